@@ -1,0 +1,208 @@
+"""Backbones: from padded waveforms to the raw output of their last block, clip by clip untouched by padding.
+
+Each is transformers' own model with its own parameter names, run in two steps that a caller may take apart: the
+`front_end` (convolutions, for Whisper the log-mel too) and the `blocks`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import HubertModel, PreTrainedConfig, Wav2Vec2Model, WavLMModel
+from transformers.audio_utils import mel_filter_bank
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from .configuration_vocal_burst import SAMPLING_RATE, WHISPER_HOP, WHISPER_WINDOW
+from .losses_vocal_burst import at_least_float32
+from .pooling_vocal_burst import frame_mask
+
+
+def masked_group_norm(hidden: Tensor, num_frames: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Normalise each channel of each clip over the clip's valid frames.
+
+    Args:
+        hidden: Channels of shape `(batch, channels, frames)`.
+        num_frames: Valid frames of each clip, of shape `(batch,)`.
+        norm: Group norm with one channel a group, whose weight, bias and eps are used.
+
+    Returns:
+        Normalised channels of the same shape; what lies in padded frames is of no meaning.
+
+    Reference:
+        Y. Wu, K. He (2018). Group Normalization. ECCV.
+    """
+    valid = frame_mask(num_frames, hidden.shape[-1])[:, None]
+    count = num_frames[:, None, None]
+    x = at_least_float32(hidden)
+    mean = x.where(valid, 0).sum(dim=-1, keepdim=True) / count
+    variance = (x - mean).where(valid, 0).square().sum(dim=-1, keepdim=True) / count
+    x = (x - mean) * torch.rsqrt(variance + norm.eps)
+    return (x * norm.weight[:, None] + norm.bias[:, None]).to(hidden.dtype)
+
+
+class ConvolutionalEncoder:
+    """The wav2vec2 family: strided convolutions over the waveform, then transformer blocks.
+
+    Args:
+        config: Configuration of the backbone, already cut to the blocks that are used.
+        use_masked_group_norm: Whether a group norm takes its statistics over valid frames only.
+    """
+
+    def __init__(self, config: PreTrainedConfig, use_masked_group_norm: bool = True) -> None:
+        super().__init__(config)
+        self.use_masked_group_norm = use_masked_group_norm
+        if config.do_stable_layer_norm:
+            self.encoder.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
+
+    def frozen_front_end(self) -> list[nn.Module]:
+        """Return the modules that `front_end` runs through."""
+        return [self.feature_extractor]
+
+    def front_end(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve waveforms `(batch, samples)` to features `(batch, frames, channels)` and valid frames `(batch,)`."""
+        hidden = input_values.to(self.dtype)[:, None]  # (batch, 1, samples)
+        for layer in self.feature_extractor.conv_layers:
+            norm = getattr(layer, "layer_norm", None)
+            if self.use_masked_group_norm and isinstance(norm, nn.GroupNorm):
+                hidden = layer.conv(hidden)
+                num_frames = (num_samples - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
+                hidden = layer.activation(masked_group_norm(hidden, num_frames, norm))
+            else:
+                hidden = layer(hidden)
+        return hidden.transpose(1, 2), self._get_feat_extract_output_lengths(num_samples)
+
+    def blocks(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        """Run features `(batch, frames, channels)` through projection and blocks: `(batch, frames, hidden)`."""
+        hidden = self.feature_projection(features)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        valid = frame_mask(num_frames, hidden.shape[1])
+        hidden = hidden.where(valid[:, :, None], 0)
+        return self.encoder(hidden, attention_mask=valid).last_hidden_state
+
+    def forward(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Run waveforms `(batch, samples)` to raw states `(batch, frames, hidden)` and valid frames `(batch,)`."""
+        features, num_frames = self.front_end(input_values, num_samples)
+        return self.blocks(features, num_frames), num_frames
+
+
+class Wav2Vec2BurstEncoder(ConvolutionalEncoder, Wav2Vec2Model):
+    """wav2vec 2.0 (A. Baevski, Y. Zhou, A. Mohamed, M. Auli, 2020)."""
+
+
+class HubertBurstEncoder(ConvolutionalEncoder, HubertModel):
+    """HuBERT (W.-N. Hsu et al., 2021)."""
+
+
+class WavLMBurstEncoder(ConvolutionalEncoder, WavLMModel):
+    """WavLM (S. Chen et al., 2022)."""
+
+
+class WhisperBurstEncoder(WhisperEncoder):
+    """Whisper's encoder (A. Radford et al., 2022) on a clip's own length instead of 30 s.
+
+    Args:
+        config: Configuration of the backbone, already cut to the blocks that are used.
+        use_masked_group_norm: Without effect: there is no group norm.
+    """
+
+    # Whole checkpoints name the encoder's parameters by where it stands in them.
+    key_mapping = {r"^(model\.)?encoder\.": ""}  # noqa: RUF012 - transformers wants a plain mapping
+
+    def __init__(self, config: PreTrainedConfig, use_masked_group_norm: bool = True) -> None:
+        super().__init__(config)
+        self.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
+
+    def frozen_front_end(self) -> list[nn.Module]:
+        """Return the modules that `front_end` runs through."""
+        return [self.conv1, self.conv2]
+
+    def front_end(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn waveforms `(batch, samples)` into features `(batch, frames, channels)` and valid frames `(batch,)`.
+
+        Raises:
+            ValueError: If a clip is longer than the encoder's positions reach (30 s).
+        """
+        mel, num_mel_frames = log_mel(input_values, num_samples, self.num_mel_bins)
+        hidden = F.gelu(self.conv1(mel.to(self.dtype)))  # (batch, channels, mel_frames)
+        hidden = hidden.where(frame_mask(num_mel_frames, hidden.shape[-1])[:, None], 0)
+        hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)  # (batch, frames, channels)
+        if hidden.shape[1] > self.max_source_positions:
+            longest = self.max_source_positions * 2 * WHISPER_HOP / SAMPLING_RATE
+            raise ValueError(
+                f"Whisper takes clips of up to {longest:g} s, got {input_values.shape[1] / SAMPLING_RATE:g} s"
+            )
+        return hidden, (num_mel_frames + 1) // 2
+
+    def blocks(self, features: Tensor, num_frames: Tensor) -> Tensor:
+        """Run features `(batch, frames, channels)` through positions and blocks: `(batch, frames, hidden)`."""
+        valid = frame_mask(num_frames, features.shape[1])
+        hidden = features.where(valid[:, :, None], 0) + self.embed_positions.weight[: features.shape[1]]
+        hidden = F.dropout(hidden, p=self.dropout, training=self.training)
+        key_mask = torch.zeros_like(valid, dtype=hidden.dtype).masked_fill(~valid, torch.finfo(hidden.dtype).min)
+        for block in self.layers:
+            hidden = block(hidden, key_mask[:, None, None])
+        return self.layer_norm(hidden)
+
+    def forward(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Run waveforms `(batch, samples)` to raw states `(batch, frames, hidden)` and valid frames `(batch,)`."""
+        features, num_frames = self.front_end(input_values, num_samples)
+        return self.blocks(features, num_frames), num_frames
+
+
+def log_mel(input_values: Tensor, num_samples: Tensor, num_mel_bins: int) -> tuple[Tensor, Tensor]:
+    """Whisper's log-mel spectrogram of each clip as if it stood alone.
+
+    Args:
+        input_values: Waveforms at 16 kHz of shape `(batch, samples)`, right-padded.
+        num_samples: True samples of each clip, of shape `(batch,)`; at least 201.
+        num_mel_bins: Mel bands between 0 and 8 kHz.
+
+    Returns:
+        Log-mel energies of shape `(batch, num_mel_bins, mel_frames)`, zero beyond a clip's end, and the valid mel
+        frames of each clip, `(batch,)`.
+    """
+    waveform = _reflected(at_least_float32(input_values), num_samples)
+    window = torch.hann_window(WHISPER_WINDOW, dtype=waveform.dtype, device=waveform.device)
+    spectrum = torch.stft(waveform, WHISPER_WINDOW, WHISPER_HOP, window=window, center=False, return_complex=True)
+    power = (spectrum[..., :-1].abs() ** 2).contiguous()
+    mel = _mel_filters(num_mel_bins, waveform.dtype, waveform.device) @ power  # (batch, mel_bins, mel_frames)
+    num_mel_frames = num_samples // WHISPER_HOP
+    valid = frame_mask(num_mel_frames, mel.shape[-1])[:, None]
+    log = mel.clamp(min=1e-10).log10()
+    loudest = log.masked_fill(~valid, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    log = (torch.maximum(log, loudest - 8.0) + 4.0) / 4.0
+    return log.where(valid, 0), num_mel_frames
+
+
+def _reflected(waveform: Tensor, num_samples: Tensor) -> Tensor:
+    """Continue each clip by half a window of its mirror image at its own two ends, `(batch, samples + window)`."""
+    half = WHISPER_WINDOW // 2
+    position = torch.arange(-half, waveform.shape[1] + half, device=waveform.device).abs()
+    last = (num_samples - 1)[:, None]
+    mirrored = (last - (last - position).abs()).clamp(min=0)  # (batch, samples + window)
+    return waveform.gather(1, mirrored)
+
+
+@lru_cache(maxsize=8)
+def _mel_filters(num_mel_bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    filters = mel_filter_bank(
+        num_frequency_bins=1 + WHISPER_WINDOW // 2,
+        num_mel_filters=num_mel_bins,
+        min_frequency=0.0,
+        max_frequency=SAMPLING_RATE / 2,
+        sampling_rate=SAMPLING_RATE,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return torch.from_numpy(filters).to(torch.float32).to(device, dtype).T.contiguous()
+
+
+ENCODERS: dict[str, type[nn.Module]] = {
+    "wav2vec2": Wav2Vec2BurstEncoder,
+    "hubert": HubertBurstEncoder,
+    "wavlm": WavLMBurstEncoder,
+    "whisper": WhisperBurstEncoder,
+}

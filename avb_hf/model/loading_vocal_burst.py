@@ -1,0 +1,152 @@
+"""Loading weights, strictly: a checkpoint that does not fit is an error, never a random layer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+logger = logging.getLogger(__name__)
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+
+def hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Pick the arguments that say where a file of a checkpoint is found."""
+    return {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+
+
+def read_model_type(name_or_path: str, kwargs: dict[str, Any]) -> str:
+    """Read what kind of model a checkpoint is from its `config.json`.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if isinstance(kwargs.get("config"), PreTrainedConfig):
+        return kwargs["config"].model_type
+    content, _ = PreTrainedConfig.get_config_dict(name_or_path, **hub_arguments(kwargs))
+    if "model_type" not in content:
+        raise ValueError(f"{name_or_path}: no config.json that names a model_type was found there")
+    return content["model_type"]
+
+
+def load_checkpoint(
+    model_class: type[PreTrainedModel],
+    load: Callable[..., Any],
+    name_or_path: str,
+    overrides: dict[str, Any],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Load a checkpoint of our own, its configuration changed by `overrides`.
+
+    Args:
+        model_class: The class to load.
+        load: transformers' `from_pretrained`, bound to that class.
+        name_or_path: Hub id or folder.
+        overrides: Fields of the configuration to change.
+        kwargs: Loading arguments.
+
+    Raises:
+        ValueError: If weights are missing, left over or not finite.
+    """
+    config = kwargs.pop("config", None)
+    if not isinstance(config, PreTrainedConfig):
+        content, _ = model_class.config_class.get_config_dict(name_or_path, **hub_arguments(kwargs))
+        config = model_class.config_class.from_dict({**content, **overrides})
+    elif overrides:
+        config = model_class.config_class.from_dict({**config.to_dict(), **overrides})
+    wants_info = kwargs.pop("output_loading_info", False)
+    with _quiet():
+        model, info = load(name_or_path, config=config, output_loading_info=True, **kwargs)
+    _require_complete(name_or_path, model, info, left_over=info["unexpected_keys"])
+    _keep_fixed(model)
+    return (model, info) if wants_info else model
+
+
+def load_backbone(
+    model_class: type[PreTrainedModel],
+    encoders: dict[str, type[nn.Module]],
+    model_type: str,
+    name_or_path: str,
+    overrides: dict[str, Any],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Put a new head onto a pretrained backbone.
+
+    Args:
+        model_class: The class to build.
+        encoders: Our encoder class of each supported model type.
+        model_type: The backbone's model type.
+        name_or_path: Hub id or folder of the backbone.
+        overrides: Fields of our configuration.
+        kwargs: Loading arguments.
+
+    Raises:
+        ValueError: If the model type is not supported, or weights are missing or not finite.
+    """
+    if model_type not in encoders:
+        raise ValueError(f"{name_or_path}: a backbone must be one of {list(encoders)}, got {model_type!r}")
+    wants_info = kwargs.pop("output_loading_info", False)
+    attention = {name: kwargs[name] for name in ("attn_implementation",) if name in kwargs}
+    backbone_config = kwargs.pop("config", None) or AutoConfig.from_pretrained(name_or_path, **hub_arguments(kwargs))
+    config = model_class.config_class(encoder_config=backbone_config, **overrides, **attention)
+    model = model_class(config)
+    encoder_class = encoders[model_type]
+    with _quiet():
+        encoder, info = encoder_class.from_pretrained(
+            name_or_path,
+            config=config.encoder_config,
+            output_loading_info=True,
+            key_mapping=getattr(encoder_class, "key_mapping", None),
+            **kwargs,
+        )
+    _require_complete(name_or_path, encoder, info)
+    logger.info("%s: not used: %s", name_or_path, sorted(info["unexpected_keys"]))
+    model.encoder.load_state_dict(encoder.state_dict(), strict=True)
+    model.to(encoder.dtype)
+    config.encoder_config.dtype = None
+    config._name_or_path = str(name_or_path)
+    _keep_fixed(model)
+    model.eval()
+    return (model, info) if wants_info else model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' table of missing and left-over weights, which we check ourselves."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _require_complete(name: str, model: nn.Module, info: dict[str, Any], left_over: Any = ()) -> None:
+    for what, keys in (("lacks", info["missing_keys"]), ("has the wrong shape for", info["mismatched_keys"])):
+        if keys:
+            raise ValueError(f"{name} does not fit the model: it {what} {_first(keys)}")
+    if left_over:
+        raise ValueError(f"{name} does not fit the model: it has weights that the model does not: {_first(left_over)}")
+    broken = [key for key, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(f"{name} holds weights that are not finite: {_first(broken)}")
+
+
+def _first(keys: Any, count: int = 5) -> str:
+    names = sorted(map(str, keys))
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def _keep_fixed(model: nn.Module) -> None:
+    """Keep Whisper's sinusoidal positions out of training, as its own class does before weights are loaded."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("embed_positions.weight"):
+            parameter.requires_grad_(False)

@@ -1,0 +1,123 @@
+"""Training losses, and the concordance correlation coefficient that loss and score share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPS = 1e-8
+IGNORED_CLASS = -100
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Raise half precision to float32; leave float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def concordance_cc(preds: Tensor, target: Tensor, eps: float = 0.0) -> Tensor:
+    r"""Concordance correlation coefficient (CCC) of each output column.
+
+    .. math::
+        \rho_c = \frac{2 \operatorname{cov}(\hat{y}, y)}{\sigma_{\hat{y}}^2 + \sigma_y^2 + (\mu_{\hat{y}} - \mu_y)^2}
+
+    All moments divide by the number of samples, so a perfect, varying prediction scores 1 at any batch size.
+
+    Args:
+        preds: Predicted intensities of shape `(num_samples, num_labels)`, in the unit of `target`.
+        target: Annotated intensities of shape `(num_samples, num_labels)`; NaN marks a missing label.
+        eps: Added to the denominator; the loss passes 1e-8 so that a constant batch has a finite gradient.
+
+    Returns:
+        Dimensionless scores in [-1, 1] of shape `(num_labels,)`; NaN for a column with fewer than two labels, and, with
+        `eps=0`, for one in which both are constant and equal.
+
+    Reference:
+        L. I-K. Lin (1989). A concordance correlation coefficient to evaluate reproducibility. Biometrics 45(1),
+        255-268.
+
+    Example:
+        >>> preds = torch.tensor([[0.0, 0.5], [1.0, 0.5], [1.0, 0.5]])
+        >>> target = torch.tensor([[0.0, 0.1], [1.0, 0.5], [2.0, 0.9]])
+        >>> concordance_cc(preds, target)
+        tensor([0.6667, 0.0000])
+    """
+    known = ~target.isnan()
+    preds = at_least_float32(preds).where(known, 0)
+    target = target.to(preds.dtype).where(known, 0)
+    count = known.sum(dim=0)
+    divisor = count.clamp(min=1)
+    pred_mean, target_mean = preds.sum(dim=0) / divisor, target.sum(dim=0) / divisor
+    pred_diff, target_diff = (preds - pred_mean).where(known, 0), (target - target_mean).where(known, 0)
+    covariance = (pred_diff * target_diff).sum(dim=0) / divisor
+    variances = (pred_diff.square().sum(dim=0) + target_diff.square().sum(dim=0)) / divisor
+    ccc = 2 * covariance / (variances + (pred_mean - target_mean).square() + eps)
+    return ccc.masked_fill(count < 2, torch.nan)
+
+
+def ccc_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """One minus the mean CCC over the columns that have at least two labels; 0 if there is none.
+
+    Args:
+        logits: Final scores of shape `(num_samples, num_labels)`.
+        labels: Annotations of the same shape; NaN marks a missing one.
+        class_weights: Must be None; here so that all losses are called alike.
+
+    Raises:
+        ValueError: If class weights are given.
+    """
+    _refuse_class_weights("ccc", class_weights)
+    ccc = concordance_cc(logits, labels, eps=EPS)
+    scored = (~labels.isnan()).sum(dim=0) >= 2
+    loss = (1 - ccc.masked_fill(~scored, 1)).sum() / scored.sum().clamp(min=1)
+    return loss + 0 * at_least_float32(logits).sum()
+
+
+def mse_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean squared error over the labels that are there; 0 if there is none.
+
+    Args:
+        logits: Final scores of shape `(num_samples, num_labels)`.
+        labels: Annotations of the same shape; NaN marks a missing one.
+        class_weights: Must be None; here so that all losses are called alike.
+
+    Raises:
+        ValueError: If class weights are given.
+    """
+    _refuse_class_weights("mse", class_weights)
+    known = ~labels.isnan()
+    logits = at_least_float32(logits)
+    return (logits - labels.to(logits.dtype)).where(known, 0).square().sum() / known.sum().clamp(min=1)
+
+
+def cross_entropy_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy, averaged over the labels that are there by the weights of their classes; 0 if there is none.
+
+    Args:
+        logits: Raw class scores of shape `(num_samples, num_classes)`.
+        labels: Class indices of shape `(num_samples,)`; -100 marks a missing one.
+        class_weights: Weight of each class of shape `(num_classes,)`; None weighs all alike.
+    """
+    logits = at_least_float32(logits)
+    if class_weights is not None:
+        class_weights = class_weights.to(logits)
+    per_clip = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORED_CLASS, reduction="none")
+    known = labels != IGNORED_CLASS
+    if class_weights is None:
+        return per_clip.sum() / known.sum().clamp(min=1)
+    total = class_weights[labels.where(known, 0)].where(known, 0).sum()
+    return per_clip.sum() / total.where(known.any(), 1)
+
+
+def _refuse_class_weights(loss: str, class_weights: Tensor | None) -> None:
+    if class_weights is not None:
+        raise ValueError(f"class_weights go with loss 'cross_entropy', got loss {loss!r}")
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "ccc": ccc_loss,
+    "mse": mse_loss,
+    "cross_entropy": cross_entropy_loss,
+}

@@ -1,0 +1,223 @@
+"""The model: a backbone's raw block output, a recurrent head, masked pooling and a loss."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .configuration_vocal_burst import VocalBurstConfig, nearest
+from .encoders_vocal_burst import ENCODERS
+from .loading_vocal_burst import load_backbone, load_checkpoint, read_model_type
+from .losses_vocal_burst import LOSSES, at_least_float32
+from .pooling_vocal_burst import POOLINGS
+
+RNN_CLASSES: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+# Arguments of transformers' `from_pretrained` that say where and how to load, not what the model is.
+LOADING_ARGUMENTS = {
+    "adapter_kwargs", "adapter_name", "attn_implementation", "cache_dir", "code_revision", "config", "device_map", "dtype",
+    "force_download", "gguf_file", "key_mapping", "local_files_only", "max_memory", "output_loading_info",
+    "revision", "state_dict", "subfolder", "token", "torch_dtype", "trust_remote_code", "use_safetensors", "variant",
+    "weights_only",
+}  # fmt: skip
+LOADING_ARGUMENTS |= set(inspect.signature(PreTrainedModel.from_pretrained).parameters)
+
+
+class Wav2Vec2ForVocalBurst(PreTrainedModel):
+    """A speech encoder with a recurrent head that scores the emotion in vocal bursts.
+
+    Waveform -> raw output of the backbone's block `feature_layer` -> LSTM -> linear layer per frame -> pooling over the
+    valid frames -> score of the clip (D.-K. Nguyen et al., 2022, Fine-tuning Wav2vec for Vocal-burst Emotion
+    Recognition). The backbone may be wav2vec 2.0, HuBERT, WavLM or the Whisper encoder.
+
+    Args:
+        config: The model's configuration. The weights are random; see `from_pretrained` for trained ones.
+
+    Raises:
+        ValueError: If the backbone's model type is not supported.
+    """
+
+    config_class = VocalBurstConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_values"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # our loss is a mean over the batch: the Trainer must divide it by accumulation steps
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: VocalBurstConfig) -> None:
+        super().__init__(config)
+        encoder_config = config.encoder_config
+        if encoder_config.model_type not in ENCODERS:
+            raise ValueError(f"a backbone must be one of {list(ENCODERS)}, got {encoder_config.model_type!r}")
+        self.encoder = ENCODERS[encoder_config.model_type](encoder_config, config.masked_group_norm)
+        width = encoder_config.hidden_size
+        self.states_norm = nn.LayerNorm(width) if config.states_norm == "layer" else None
+        self.rnn = None
+        if config.rnn != "none":
+            rnn_class = RNN_CLASSES[config.rnn]
+            self.rnn = rnn_class(width, config.rnn_hidden_size, config.rnn_num_layers, batch_first=True)
+            width = config.rnn_hidden_size
+        pools_states = config.pool_over == "states"
+        self.pooling = POOLINGS[config.pooling](width if pools_states else config.num_labels)
+        self.classifier = nn.Linear(self.pooling.out_features if pools_states else width, config.num_labels)
+        self.output_norm = nn.BatchNorm1d(config.num_labels) if config.output_norm == "batch" else None
+        self._frozen: list[nn.Module] = []
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Start the head as PyTorch does; the backbone's own class starts the backbone."""
+        if isinstance(module, nn.RNNBase | nn.Linear | nn.LayerNorm | nn.BatchNorm1d):
+            module.reset_parameters()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, *model_args: Any, **kwargs: Any
+    ) -> Wav2Vec2ForVocalBurst | tuple[Wav2Vec2ForVocalBurst, dict]:
+        """Load one of our checkpoints, or put a new head onto a pretrained backbone.
+
+        Weights are float32 unless `dtype` says otherwise.
+
+        Args:
+            pretrained_model_name_or_path: A Hub id or folder, of a backbone or of a checkpoint of this class.
+            *model_args: Passed on by transformers; none is expected.
+            **kwargs: Fields of `VocalBurstConfig`, and transformers' loading arguments (`revision`, `dtype`, ...).
+
+        Returns:
+            The model in evaluation mode; with `output_loading_info=True` also transformers' report.
+
+        Raises:
+            TypeError: If an argument does not exist; the message names the nearest.
+            ValueError: If the checkpoint lacks weights of the model, has others, or holds values that are not finite.
+        """
+        fields = set(VocalBurstConfig.__dataclass_fields__) | {"num_labels"}
+        for name in kwargs:
+            if name not in LOADING_ARGUMENTS | fields and not name.startswith("_"):
+                hint = nearest(name, fields | LOADING_ARGUMENTS)
+                raise TypeError(f"from_pretrained() has no argument {name!r}{hint}")
+        overrides = {
+            name: kwargs.pop(name) for name in list(kwargs) if name in fields and name not in LOADING_ARGUMENTS
+        }
+        kwargs.setdefault("dtype", kwargs.pop("torch_dtype", torch.float32))
+        model_type = read_model_type(pretrained_model_name_or_path, kwargs)
+        if model_type == cls.config_class.model_type:
+            return load_checkpoint(cls, super().from_pretrained, pretrained_model_name_or_path, overrides, kwargs)
+        return load_backbone(cls, ENCODERS, model_type, pretrained_model_name_or_path, overrides, kwargs)
+
+    def freeze_feature_encoder(self) -> None:
+        """Freeze the convolutional front end: no gradient, always in evaluation mode."""
+        self._freeze(self.encoder.frozen_front_end())
+
+    def freeze_base_model(self) -> None:
+        """Freeze the whole backbone: no gradient, always in evaluation mode."""
+        self._freeze([self.encoder])
+
+    def _freeze(self, modules: list[nn.Module]) -> None:
+        for module in modules:
+            module.requires_grad_(False)
+        self._frozen = modules
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Wav2Vec2ForVocalBurst:
+        """Set training mode, except for what is frozen."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def forward(
+        self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """Score a batch of clips.
+
+        Args:
+            input_values: Waveforms at 16 kHz of shape `(batch, samples)`, padded on the right.
+            attention_mask: 1 for true samples and 0 for padding, of the same shape; None if no clip is padded.
+            labels: Intensities `(batch, num_labels)`, NaN if missing, or class indices `(batch,)`, -100 if missing.
+
+        Returns:
+            `logits` of shape `(batch, num_labels)`: a regression's final scores, output activation applied, or the raw
+            class scores; and `loss` where labels are given.
+
+        Raises:
+            ValueError: If a clip is shorter than `config.min_samples`, or labels have the wrong shape.
+        """
+        num_samples = self._num_samples(input_values, attention_mask)
+        states, num_frames = self.encoder(input_values, num_samples)  # (batch, frames, hidden)
+        with torch.autocast(states.device.type, enabled=False):
+            logits = self.score_states(states, num_frames)  # (batch, labels)
+            loss = None if labels is None else self.compute_loss(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def score_states(self, states: Tensor, num_frames: Tensor) -> Tensor:
+        """Run the head over backbone states.
+
+        Args:
+            states: Raw block output of shape `(batch, frames, hidden)`.
+            num_frames: Valid frames of each clip, of shape `(batch,)`.
+
+        Returns:
+            Scores of shape `(batch, num_labels)`.
+        """
+        config = self.config
+        states = states.to(self.classifier.weight.dtype)
+        if self.states_norm is not None:
+            states = self.states_norm(states)
+        if self.rnn is not None:
+            states, _ = self.rnn(states)
+        pools_padding = not (config.pooling_mask or self.pooling.picks_one_frame)
+        pooled_frames = torch.full_like(num_frames, states.shape[1]) if pools_padding else num_frames
+        if config.pool_over == "states":
+            pooled = self.pooling(states, pooled_frames)  # (batch, features)
+            return self._activate(self._normalise(self.classifier(pooled)))  # (batch, labels)
+        frames = self._normalise(self.classifier(states), pooled_frames)  # (batch, frames, labels)
+        if config.activation_before_pooling:
+            return self.pooling(self._activate(frames), pooled_frames)  # (batch, labels)
+        return self._activate(self.pooling(frames, pooled_frames))  # (batch, labels)
+
+    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the configured loss of scores `(batch, num_labels)` in at least float32.
+
+        Raises:
+            ValueError: If the labels' shape does not fit the scores'.
+        """
+        expected = logits.shape if self.config.problem_type == "regression" else logits.shape[:1]
+        if labels.shape != expected:
+            raise ValueError(f"labels must have shape {tuple(expected)}, got {tuple(labels.shape)}")
+        weights = self.config.class_weights
+        weights = None if weights is None else torch.tensor(weights, device=logits.device)
+        return LOSSES[self.config.loss](logits, labels, weights)
+
+    def _num_samples(self, input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
+        batch, samples = input_values.shape
+        if attention_mask is None:
+            num_samples = torch.full((batch,), samples, device=input_values.device)
+        else:
+            num_samples = attention_mask.sum(dim=1)
+        # On an accelerator the comparison would make every step wait; there the feature extractor's own check stands.
+        shortest = samples if num_samples.device.type != "cpu" else int(num_samples.min())
+        if shortest < self.config.min_samples:
+            raise ValueError(f"a clip needs at least {self.config.min_samples} samples, got one of {shortest}")
+        return num_samples
+
+    def _normalise(self, scores: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """Batch-normalise scores over clips, or over clips and the frames that are pooled."""
+        if self.output_norm is None:
+            return scores
+        if num_frames is None:
+            return self.output_norm(scores)
+        pooled = torch.arange(scores.shape[1], device=scores.device) < num_frames[:, None]
+        return scores.masked_scatter(pooled[:, :, None], self.output_norm(scores[pooled]))
+
+    def _activate(self, scores: Tensor) -> Tensor:
+        if self.config.output_activation == "none":
+            return scores
+        low, high = self.config.label_range
+        return low + (high - low) * torch.sigmoid(at_least_float32(scores))
