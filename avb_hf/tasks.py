@@ -32,6 +32,8 @@ EMOGATOR_CATEGORIES = (
 DEFAULT_METRICS: dict[str, MetricName] = {"regression": "ccc", "single_label_classification": "uar"}
 DEFAULT_LOSSES: dict[str, LossName] = {"regression": "ccc", "single_label_classification": "cross_entropy"}
 
+RESERVED_LABELS = ("file_id", "split", "prediction", "official")
+
 
 def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     """Raise a ValueError that lists what is allowed and names the nearest, unless `value` is in `allowed`."""
@@ -80,6 +82,9 @@ class TaskSpec:
             check_choice(f"task {self.name!r}: {name}", getattr(self, name), get_args(allowed))
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise ValueError(f"task {self.name!r}: labels must be distinct and at least one, got {list(self.labels)}")
+        clashing = [label for label in self.labels if label in RESERVED_LABELS or label.endswith(("_ccc", "_uar"))]
+        if clashing:
+            raise ValueError(f"task {self.name!r}: labels that our own files use otherwise: {clashing}")
         expected = DEFAULT_METRICS[self.problem_type]
         if self.metric != expected:
             raise ValueError(

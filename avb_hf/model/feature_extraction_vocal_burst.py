@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
 
-from .configuration_vocal_burst import SAMPLING_RATE
+from .configuration_vocal_burst import SAMPLING_RATE, VocalBurstConfig
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,26 @@ class VocalBurstFeatureExtractor(SequenceFeatureExtractor):
         self.do_normalize = do_normalize
         self.min_samples = min_samples
         self.return_attention_mask = True
+
+    @classmethod
+    def for_backbone(cls, name_or_path: str | None, config: VocalBurstConfig) -> VocalBurstFeatureExtractor:
+        """Make the extractor that a backbone was trained with.
+
+        Whether clips are normalised is what the backbone's `preprocessor_config.json` says (`do_normalize`). Where it
+        is silent, or there is none, Whisper takes clips as they are and every other backbone normalised ones.
+
+        Args:
+            name_or_path: Hub id or folder of the backbone; None for one with random weights.
+            config: Configuration of the model that the extractor is for.
+        """
+        stored: dict[str, Any] = {}
+        if name_or_path is not None:
+            try:
+                stored, _ = cls.get_feature_extractor_dict(name_or_path)
+            except OSError:
+                logger.warning("%s has no preprocessor_config.json", name_or_path)
+        default = config.encoder_config.model_type != "whisper"
+        return cls(do_normalize=stored.get("do_normalize", default), min_samples=config.min_samples)
 
     def __call__(
         self,

@@ -20,8 +20,8 @@ RNN_CLASSES: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 # Arguments of transformers' `from_pretrained` that say where and how to load, not what the model is.
 LOADING_ARGUMENTS = {
-    "adapter_kwargs", "adapter_name", "attn_implementation", "cache_dir", "code_revision", "config", "device_map", "dtype",
-    "force_download", "gguf_file", "key_mapping", "local_files_only", "max_memory", "output_loading_info",
+    "adapter_kwargs", "adapter_name", "attn_implementation", "cache_dir", "code_revision", "config", "device_map",
+    "dtype", "force_download", "gguf_file", "key_mapping", "local_files_only", "max_memory", "output_loading_info",
     "revision", "state_dict", "subfolder", "token", "torch_dtype", "trust_remote_code", "use_safetensors", "variant",
     "weights_only",
 }  # fmt: skip

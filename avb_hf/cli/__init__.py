@@ -1,0 +1,52 @@
+"""The command line: `avb <command>`, one module a command."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+
+# Command: what it does. `avb_hf.cli.<command>` holds its `main(argv)`.
+COMMANDS = {
+    "train": "fine-tune, score and predict; the same as run_avb.py",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `avb <command> ...` and return the exit code.
+
+    Args:
+        argv: Arguments behind the program's name; None takes those of the process.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write("usage: avb <command> ...\n\n")
+        sys.stdout.writelines(f"  {name:<10} {text}\n" for name, text in COMMANDS.items())
+        sys.stdout.write("\n`avb <command> --help` tells a command's flags.\n")
+        return 0
+    if argv[0] not in COMMANDS:
+        sys.stderr.write(f"avb: the command must be one of {list(COMMANDS)}, got {argv[0]!r}\n")
+        return 2
+    return run(argv[0], argv[1:])
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Run one command; a user's mistake ends it with its message and exit code 2 instead of a traceback.
+
+    Args:
+        command: Key of `COMMANDS`.
+        argv: The command's arguments.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for chatty in ("httpx", "filelock", "numba"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        importlib.import_module(f"avb_hf.cli.{command}").main(argv)
+    except (ValueError, TypeError) as error:
+        logging.getLogger(__name__).debug("where it was raised", exc_info=True)
+        sys.stderr.write(f"avb {command}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"avb {command}: interrupted\n")
+        return 130
+    return 0

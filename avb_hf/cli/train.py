@@ -1,0 +1,107 @@
+"""`run_avb.py` and `avb train`: the steps of a run, top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avb_hf.cli.flags import FlagParser, print_help, split_recipe
+from avb_hf.data.arguments import DataArguments
+from avb_hf.training.arguments import CommonArguments, ModelArguments, RunArguments
+
+if TYPE_CHECKING:
+    from avb_hf.training.training_arguments import VocalBurstTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+USAGE = "run_avb.py [recipe] [--flag value ...]"
+OUR_GROUPS = [DataArguments, ModelArguments, RunArguments]
+
+
+def main(argv: list[str]) -> None:
+    """Train, score and predict as the flags say.
+
+    Args:
+        argv: Arguments behind the program's name: a recipe, if any, and flags.
+
+    Raises:
+        ValueError: If flags or data cannot be used.
+    """
+    if "-h" in argv or "--help" in argv:
+        print_help([*OUR_GROUPS, CommonArguments], USAGE)
+        return
+    if "--help_all" in argv:
+        from avb_hf.training.training_arguments import VocalBurstTrainingArguments
+
+        print_help([*OUR_GROUPS, VocalBurstTrainingArguments], USAGE)
+        return
+    run(*parse(argv))
+
+
+def parse(argv: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments, VocalBurstTrainingArguments]:
+    """Turn recipe and flags into arguments.
+
+    Raises:
+        ValueError: If a flag does not exist, or a value is not allowed.
+    """
+    from avb_hf.training.training_arguments import VocalBurstTrainingArguments
+
+    parser = FlagParser([*OUR_GROUPS, VocalBurstTrainingArguments], usage=USAGE)
+    data, model, run_args, training = parser.parse(split_recipe(argv))
+    run_args.resume = run_args.resume or training.resume_from_checkpoint
+    return data, model, run_args, training
+
+
+def run(
+    data: DataArguments, model_args: ModelArguments, run_args: RunArguments, args: VocalBurstTrainingArguments
+) -> None:
+    """Do a run: check, read, build, train, score, predict, write."""
+    from transformers import set_seed
+
+    from avb_hf.data.clips import ClipReader, describe_audio
+    from avb_hf.data.sources import infer_task, load_corpus, splits_were_drawn
+    from avb_hf.data.splits import write_split_table
+    from avb_hf.training import outcome, run_folder
+    from avb_hf.training.build import build_model
+    from avb_hf.training.plan import describe_plan, try_one_batch
+    from avb_hf.training.trainer import make_trainer
+
+    folder = Path(args.output_dir)
+    run_folder.check_output_dir(folder, run_args.resume, run_args.overwrite)
+    checkpoint = run_folder.find_checkpoint(folder, run_args.resume)
+    flags = run_folder.flags_of(data, model_args, run_args, args)
+
+    task = infer_task(data)
+    outcome.check_contest_name(run_args.team_name, run_args.submission, task)
+    splits = load_corpus(task, data)
+    audio = describe_audio(splits)
+
+    set_seed(args.seed)
+    labels = splits["train"]["labels"][:] if args.do_train else None
+    model, feature_extractor = build_model(task, model_args, run_args.freeze, labels)
+    splits = splits.with_transform(ClipReader(data, min_samples=model.config.min_samples))
+    trainer = make_trainer(model, feature_extractor, splits, task, run_args, args)
+    sys.stdout.write(describe_plan(trainer, splits, task) + "\n")
+    if run_args.dry_run:
+        sys.stdout.write(try_one_batch(trainer, splits) + "\ndry run: nothing was written\n")
+        return
+
+    if run_args.overwrite:
+        run_folder.clear_output_dir(folder)
+    facts: dict[str, Any] = {"task": dataclasses.asdict(task), "audio": audio, "model": model.config.to_dict()}
+    run_folder.write_resolved_config(folder, flags, facts)
+    if splits_were_drawn(data):
+        write_split_table(splits, folder / run_folder.SPLIT_TABLE)
+
+    if args.do_train:
+        trained = trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model()
+        trainer.save_state()
+        trainer.save_metrics("train", trained.metrics)
+    tables = outcome.score_and_predict(trainer, splits, task, folder)
+    if outcome.TEST in tables:
+        outcome.write_contest(tables[outcome.TEST], task, folder, run_args.team_name, run_args.submission)
+    sys.stdout.write(f"model, scores and predictions are in {folder}\n")

@@ -1,0 +1,1 @@
+"""Clips and labels: reading, checking, decoding and batching."""

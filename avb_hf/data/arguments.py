@@ -1,0 +1,58 @@
+"""The flags that say which clips and labels to read, and how."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from transformers.hf_argparser import HfArg
+
+SourceName = Literal["avb", "emogator", "manifest", "demo"]
+Channels = Literal["mean", "first", "error"]
+LongClips = Literal["error", "crop"]
+
+
+@dataclass
+class DataArguments:
+    """Which clips and labels to read, and how (flags of `run_avb.py` and of the data commands)."""
+
+    _argument_group_name: ClassVar[str] = "data"
+
+    source: SourceName = HfArg(default="avb", help="where clips and labels come from")
+    data_dir: str | None = HfArg(
+        default=None, help="folder of the corpus (for a manifest: what its relative paths are relative to)"
+    )
+    task: str | None = HfArg(
+        default=None, help="high, two, culture, type, emogator, or a YAML file that describes a task"
+    )
+    manifest: str | None = HfArg(default=None, help="CSV, TSV or Parquet table with one clip a row (--source manifest)")
+    path_column: str = HfArg(default="path", help="manifest column with the clip's path")
+    id_column: str | None = HfArg(default=None, help="manifest column with the File_ID (default: the path as given)")
+    split_column: str | None = HfArg(
+        default=None, help="manifest column with train, val (validation, dev, valid) or test"
+    )
+    speaker_column: str | None = HfArg(default=None, help="manifest column with the speaker")
+    label_columns: list[str] | None = HfArg(default=None, help="manifest columns with the labels, in order")
+    class_names: list[str] | None = HfArg(
+        default=None, help="class names in order (default: sorted, as found in the manifest)"
+    )
+    problem_type: Literal["regression", "single_label_classification"] | None = HfArg(
+        default=None,
+        help="kind of a manifest's labels (default: numbers are regression, one column of text is classification)",
+    )
+    label_range: list[float] | None = HfArg(default=None, help="lowest and highest label of a manifest's regression")
+    allow_missing_labels: bool = HfArg(
+        default=False, help="read empty label cells as 'not rated' (default: as the task says)"
+    )
+    split_file: str | None = HfArg(
+        default=None, help="EmoGator: CSV with columns contributor, split (default: DATA_DIR/split.csv)"
+    )
+    split_seed: int = HfArg(default=0, help="seed of a split that is drawn where the corpus has none")
+    channels: Channels = HfArg(default="mean", help="how several channels become one")
+    max_duration: float = HfArg(default=30.0, help="longest clip in seconds")
+    long_clips: LongClips = HfArg(
+        default="error", help="what happens to a longer clip: stop and name it, or centre-crop it"
+    )
+    trim_db: float | None = HfArg(
+        default=None, help="trim leading and trailing sound this many dB below the peak (off)"
+    )
+    max_train_samples: int | None = HfArg(default=None, help="use only this many training clips, drawn by --split_seed")
+    max_eval_samples: int | None = HfArg(default=None, help="use only this many clips of each other split")

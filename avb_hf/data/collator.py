@@ -1,0 +1,41 @@
+"""From rows with decoded audio to a padded batch of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import SequenceFeatureExtractor
+
+from avb_hf.tasks import TaskSpec
+
+
+@dataclass
+class VocalBurstCollator:
+    """Make a batch of the rows that `ClipReader` gives.
+
+    Attributes:
+        feature_extractor: Normalises and pads the clips.
+        task: Says whether labels are intensities or classes.
+    """
+
+    feature_extractor: SequenceFeatureExtractor
+    task: TaskSpec
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Return `input_values` and `attention_mask` `(batch, samples)`, and `labels` where the rows have them.
+
+        Raises:
+            ValueError: If a clip is shorter than the model's receptive field; the message names it.
+        """
+        shortest = self.feature_extractor.min_samples
+        for row in rows:
+            if len(row["audio"]) < shortest:
+                raise ValueError(f"{row['file_id']}: a clip needs at least {shortest} samples, got {len(row['audio'])}")
+        batch = dict(self.feature_extractor([row["audio"] for row in rows], padding=True, return_tensors="pt"))
+        if "labels" in rows[0]:
+            dtype = torch.long if self.task.is_classification else torch.float32
+            batch["labels"] = torch.tensor([row["labels"] for row in rows], dtype=dtype)
+        return batch

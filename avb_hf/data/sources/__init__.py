@@ -1,0 +1,53 @@
+"""Where clips and labels come from: one module a source, with `infer_task(args)` and `load(task, args)`."""
+
+from types import ModuleType
+
+from datasets import DatasetDict
+
+from avb_hf.data.arguments import DataArguments
+from avb_hf.data.sources import avb, demo, emogator, manifest
+from avb_hf.data.splits import subsample
+from avb_hf.tasks import TaskSpec
+
+SOURCES: dict[str, ModuleType] = {"avb": avb, "emogator": emogator, "manifest": manifest, "demo": demo}
+
+# Flags that one source alone reads: given with another, they would be ignored.
+_FLAG_OWNERS = {"split_file": "emogator"} | dict.fromkeys(
+    ("manifest", "id_column", "split_column", "speaker_column", *manifest.TASK_FLAGS), "manifest"
+)
+
+
+def infer_task(args: DataArguments) -> TaskSpec:
+    """Return the task that the flags name or describe.
+
+    Raises:
+        ValueError: If they do neither, or belong to another source.
+    """
+    _check_flags(args)
+    return SOURCES[args.source].infer_task(args)
+
+
+def load_corpus(task: TaskSpec, args: DataArguments) -> DatasetDict:
+    """Read the corpus that `args` names, cut to `max_train_samples` and `max_eval_samples`.
+
+    Returns:
+        Splits `train`, `validation` and, if there is one, `test`; `avb_hf.data.clips.make_splits` tells the columns.
+
+    Raises:
+        ValueError: If the corpus cannot be used, or a flag belongs to another source.
+    """
+    _check_flags(args)
+    splits = SOURCES[args.source].load(task, args)
+    return subsample(splits, args.max_train_samples, args.max_eval_samples, args.split_seed)
+
+
+def splits_were_drawn(args: DataArguments) -> bool:
+    """Whether the corpus has no split of its own, so that the run must write down the one that was drawn."""
+    draws = {"emogator": emogator.draws_split, "manifest": manifest.draws_split}
+    return args.source in draws and draws[args.source](args)
+
+
+def _check_flags(args: DataArguments) -> None:
+    for flag, owner in _FLAG_OWNERS.items():
+        if getattr(args, flag) is not None and args.source != owner:
+            raise ValueError(f"--{flag} belongs to --source {owner}, got --source {args.source}")

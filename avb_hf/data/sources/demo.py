@@ -1,0 +1,52 @@
+"""The demo corpus as a data source: it is written into the user's cache on first use."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+
+from datasets import DatasetDict
+
+from avb_hf.data.arguments import DataArguments
+from avb_hf.data.demo_corpus import VERSION, write_demo_corpus
+from avb_hf.data.sources import avb
+from avb_hf.tasks import TASKS, TaskSpec, load_task
+
+logger = logging.getLogger(__name__)
+
+SEED = 7
+
+
+def infer_task(args: DataArguments) -> TaskSpec:
+    """Return the task that the flags name, and A-VB High if they name none.
+
+    Raises:
+        ValueError: If `args.task` is neither a known task nor a readable task file.
+    """
+    return TASKS["high"] if args.task is None else load_task(args.task)
+
+
+def load(task: TaskSpec, args: DataArguments) -> DatasetDict:
+    """Return the demo corpus's splits as the `avb` source reads them, and write the corpus before if it is absent.
+
+    Raises:
+        ValueError: If a data folder is given, or the task is none of the four A-VB tasks.
+    """
+    if args.data_dir is not None:
+        raise ValueError(
+            f"the demo source takes no data_dir, got {args.data_dir!r}; "
+            "its corpus lies in the folder that AVB_HF_CACHE names, else in ~/.cache/avb_hf"
+        )
+    folder = corpus_folder()
+    if not (folder / "labels").is_dir():
+        logger.info("writing the demo corpus to %s", folder)
+        write_demo_corpus(folder, seed=SEED)
+    return avb.load(task, dataclasses.replace(args, data_dir=str(folder)))
+
+
+def corpus_folder() -> Path:
+    """Return where the demo corpus lies in the user's cache; the name tells its design and seed."""
+    cache = os.environ.get("AVB_HF_CACHE") or Path.home() / ".cache" / "avb_hf"
+    return Path(cache).expanduser() / f"demo-corpus-v{VERSION}-seed{SEED}"

@@ -1,0 +1,1 @@
+"""Scores, prediction files and contest files of a finished evaluation."""

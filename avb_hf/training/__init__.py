@@ -1,0 +1,1 @@
+"""Fine-tuning: flags, trainer and run folder."""

@@ -1,0 +1,100 @@
+"""The flags of a run that are ours, and our defaults of those that everyone needs. Imports no torch."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from transformers.hf_argparser import HfArg
+
+from avb_hf.tasks import LossName
+
+# A flag without a value means true.
+BARE = {"nargs": "?", "const": True}
+
+Freeze = Literal["none", "feature_encoder", "backbone"]
+
+
+@dataclass
+class ModelArguments:
+    """What the model is made of."""
+
+    _argument_group_name: ClassVar[str] = "model"
+
+    model_name_or_path: str | None = HfArg(
+        default=None, help="Hub id or folder of a pretrained backbone, or of a checkpoint of ours"
+    )
+    encoder_config: str | None = HfArg(
+        default=None, help="build a random backbone instead: a configuration as a JSON file or inline JSON"
+    )
+    feature_layer: int | None = HfArg(
+        default=None, help="transformer block whose raw output the head reads (default: 12, or the last)"
+    )
+    states_norm: Literal["none", "layer"] | None = HfArg(
+        default=None, help="LayerNorm between backbone and head (default: layer for Whisper, else none)"
+    )
+    rnn: Literal["lstm", "gru", "none"] = HfArg(default="lstm", help="recurrent layers over the frames")
+    rnn_hidden_size: int = HfArg(default=512, help="width of each recurrent layer")
+    rnn_num_layers: int = HfArg(default=2, help="number of recurrent layers")
+    pooling: Literal["first", "last", "max", "mean"] = HfArg(default="last", help="how frames become one score")
+    pool_over: Literal["logits", "states"] = HfArg(
+        default="logits", help="pool behind the linear layer (the paper) or before it"
+    )
+    pooling_mask: bool = HfArg(default=True, help="leave padded frames out of the pooling")
+    output_norm: Literal["none", "batch"] = HfArg(default="none", help="batch norm over the outputs")
+    output_activation: Literal["none", "sigmoid"] | None = HfArg(
+        default=None, help="sigmoid maps scores into the label range (default: sigmoid where there is a range)"
+    )
+    activation_before_pooling: bool = HfArg(default=False, help="activate frames rather than the pooled score")
+    masked_group_norm: bool = HfArg(
+        default=True, help="group-norm statistics over valid frames only (false: stock transformers)"
+    )
+    loss: LossName | None = HfArg(default=None, help="training loss (default: the task's)")
+    class_weights: Literal["none", "balanced"] = HfArg(
+        default="none", help="balanced weighs each class by the inverse of its share of the training clips"
+    )
+
+
+@dataclass
+class RunArguments:
+    """How a run goes, beyond transformers' own flags."""
+
+    _argument_group_name: ClassVar[str] = "run"
+
+    backbone_learning_rate: float | None = HfArg(
+        default=None, help="learning rate of the backbone (default: a tenth of --learning_rate, the head's)"
+    )
+    freeze: Freeze = HfArg(
+        default="feature_encoder", help="what is not trained: nothing, the convolutions, or the whole backbone"
+    )
+    early_stopping_patience: int | None = HfArg(
+        default=None, help="stop after this many evaluations without a better headline score (off)"
+    )
+    resume: str | None = HfArg(default=None, help="auto or a checkpoint folder: go on where a run of ours stopped")
+    overwrite: bool = HfArg(default=False, help="delete an earlier run in --output_dir first")
+    dry_run: bool = HfArg(default=False, help="check data, one batch and memory, print the plan, write nothing")
+    team_name: str = HfArg(default="team", help="team in the name of a contest file: A-VB-High_<team>_<n>.csv")
+    submission: int = HfArg(default=1, help="number in the name of a contest file")
+
+
+@dataclass
+class CommonArguments:
+    """transformers' training flags that everyone needs, with our defaults."""
+
+    _argument_group_name: ClassVar[str] = "training (transformers; --help_all lists the rest)"
+
+    output_dir: str | None = HfArg(default=None, help="folder for the model, scores and predictions (required)")
+    do_train: bool | None = HfArg(
+        default=None, help="train (with no --do_* flag given, all three are done)", metadata=BARE
+    )
+    do_eval: bool | None = HfArg(default=None, help="score the validation split", metadata=BARE)
+    do_predict: bool | None = HfArg(
+        default=None, help="predict the test split, and score it if it is labelled", metadata=BARE
+    )
+    learning_rate: float = HfArg(default=1e-4, help="initial learning rate of the head")
+    num_train_epochs: float = HfArg(default=20.0, help="epochs")
+    max_steps: int = HfArg(default=-1, help="optimizer steps, instead of epochs, if positive")
+    per_device_train_batch_size: int = HfArg(default=16, help="training clips a device and step")
+    per_device_eval_batch_size: int = HfArg(default=16, help="evaluation clips a device and step")
+    gradient_accumulation_steps: int = HfArg(default=1, help="batches whose gradients make one optimizer step")
+    seed: int = HfArg(default=42, help="seed of weights, order and dropout")
+    bf16: bool = HfArg(default=False, help="train in bfloat16 mixed precision")
+    report_to: str = HfArg(default="none", help="where to log: none, all, tensorboard, wandb, trackio, ...")

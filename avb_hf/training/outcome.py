@@ -1,0 +1,93 @@
+"""What a run leaves: scores on disk and screen, predictions, and the contest file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import DatasetDict
+from scipy.special import softmax
+
+from avb_hf.data.clips import is_labelled
+from avb_hf.evaluation.contest import contest_file_name, write_contest_file
+from avb_hf.evaluation.prediction_files import write_predictions
+from avb_hf.evaluation.result_table import result_table
+from avb_hf.tasks import TaskSpec
+from avb_hf.training.run_folder import PREDICTIONS
+from avb_hf.training.trainer import VocalBurstTrainer
+
+logger = logging.getLogger(__name__)
+
+VALIDATION, TEST = "validation", "test"
+# Split: the word that its scores begin with.
+PREFIXES = {VALIDATION: "eval", TEST: "test"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The scores of one split, in its order.
+
+    Attributes:
+        file_ids: File_ID of each clip.
+        scores: Intensities or class probabilities of shape `(num_clips, num_labels)`.
+    """
+
+    file_ids: list[str]
+    scores: np.ndarray
+
+
+def check_contest_name(team_name: str, submission: int, task: TaskSpec) -> None:
+    """Refuse, before anything is trained, a team name or number that no contest file can bear."""
+    if task.submission_name is not None:
+        contest_file_name(team_name, submission, task)
+
+
+def score_and_predict(
+    trainer: VocalBurstTrainer, splits: DatasetDict, task: TaskSpec, folder: Path
+) -> dict[str, Predictions]:
+    """Predict the splits that are asked for, score those that are labelled, and write both down.
+
+    Args:
+        trainer: Holds the model and says by its arguments what is asked for.
+        splits: The corpus, decoding its clips.
+        task: What the model predicts.
+        folder: The output folder.
+
+    Returns:
+        Predictions by split.
+    """
+    wanted = {VALIDATION: trainer.args.do_eval, TEST: trainer.args.do_predict}
+    predictions: dict[str, Predictions] = {}
+    for name, prefix in PREFIXES.items():
+        if not wanted[name]:
+            continue
+        if name not in splits:
+            logger.info("there is no %s split, so it is not predicted", name)
+            continue
+        split = splits[name]
+        labelled = is_labelled(split, task)
+        output = trainer.predict(split if labelled else split.remove_columns("labels"), metric_key_prefix=prefix)
+        scores = softmax(output.predictions, axis=1) if task.is_classification else output.predictions
+        predictions[name] = Predictions(split.with_format(None)["file_id"][:], scores)
+        trainer.save_metrics(prefix, output.metrics)
+        if labelled and trainer.is_world_process_zero():
+            sys.stdout.write(f"\n{name}\n{result_table(output.metrics, task, prefix)}\n")
+    if predictions and trainer.is_world_process_zero():
+        write_predictions(
+            folder / PREDICTIONS,
+            [file_id for part in predictions.values() for file_id in part.file_ids],
+            [name for name, part in predictions.items() for _ in part.file_ids],
+            np.concatenate([part.scores for part in predictions.values()]),
+            task,
+        )
+    return predictions
+
+
+def write_contest(predictions: Predictions, task: TaskSpec, folder: Path, team_name: str, submission: int) -> None:
+    """Write the test split's predictions as the organisers want them, if the task is one of theirs."""
+    if task.submission_name is not None:
+        path = write_contest_file(folder, team_name, submission, predictions.file_ids, predictions.scores, task)
+        logger.info("contest file: %s", path)

@@ -1,0 +1,108 @@
+"""The output folder: refused if used, resumed if asked, and what is written into it beside the model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+logger = logging.getLogger(__name__)
+
+RESOLVED_CONFIG = "resolved_config.json"
+PREDICTIONS = "predictions.csv"
+SPLIT_TABLE = "split.csv"
+RECORDED_PACKAGES = (
+    "avb_hf", "torch", "transformers", "datasets", "accelerate", "numpy", "soundfile", "librosa", "soxr",
+)  # fmt: skip
+# What a run of ours leaves; only this is deleted by --overwrite.
+RUN_FILES = (
+    "checkpoint-*", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
+    "trainer_state.json", "*_results.json", PREDICTIONS, SPLIT_TABLE, RESOLVED_CONFIG, "A-VB-*.csv",
+)  # fmt: skip
+
+
+def check_output_dir(folder: str | Path, resume: str | None, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, unless the run there is resumed or overwritten.
+
+    Raises:
+        ValueError: If the folder is used, or holds files that no run of ours left.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir {folder} is a file")
+    if resume is not None and overwrite:
+        raise ValueError("--resume goes on with a run, --overwrite deletes it: give one of them")
+    if not folder.is_dir() or not any(folder.iterdir()) or resume is not None:
+        return
+    if not overwrite:
+        raise ValueError(
+            f"{folder} is not empty: choose another --output_dir, go on with the run by --resume auto, "
+            "or delete it by --overwrite"
+        )
+    ours = {path for pattern in RUN_FILES for path in folder.glob(pattern)}
+    others = sorted(path.name for path in folder.iterdir() if path not in ours)
+    if others:
+        raise ValueError(
+            f"--overwrite deletes what a run left, but {folder} also holds {others[:10]}: remove them first"
+        )
+
+
+def clear_output_dir(folder: str | Path) -> None:
+    """Delete what an earlier run left in the folder."""
+    for pattern in RUN_FILES:
+        for path in Path(folder).glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def find_checkpoint(folder: str | Path, resume: str | None) -> str | None:
+    """Return the checkpoint to go on from: None for a new run, the newest for `auto`, else the one that is named.
+
+    Raises:
+        ValueError: If the one that is named does not exist.
+    """
+    if resume is None:
+        return None
+    if resume == "auto":
+        newest = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+        logger.info("resuming from %s", newest or "the beginning: no checkpoint yet")
+        return newest
+    if not Path(resume).is_dir():
+        raise ValueError(f"--resume must be auto or a checkpoint folder, got {resume!r}, which does not exist")
+    return resume
+
+
+def write_resolved_config(folder: str | Path, flags: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Write which flags, versions and data made a run; the file can be given as a recipe to run it again.
+
+    Args:
+        folder: The output folder.
+        flags: Every flag with its resolved value.
+        facts: What else is worth keeping: task, audio counts, model configuration.
+    """
+    versions = {name: version(name) for name in RECORDED_PACKAGES} | {"python": sys.version.split()[0]}
+    record = {"flags": flags, "command": sys.argv, "versions": versions, **facts}
+    path = Path(folder) / RESOLVED_CONFIG
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def flags_of(*arguments: Any, left_out: tuple[str, ...] = ("hub_token", "push_to_hub_token")) -> dict[str, Any]:
+    """Collect the flags of argument dataclasses that differ from their defaults, without secrets."""
+    flags: dict[str, Any] = {}
+    for group in arguments:
+        for field in dataclasses.fields(group):
+            value = getattr(group, field.name)
+            value = getattr(value, "value", value)
+            if field.init and field.name not in left_out and value not in (field.default, None, [], {}):
+                flags[field.name] = value
+    return flags

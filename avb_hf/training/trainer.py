@@ -1,0 +1,156 @@
+"""transformers' Trainer, thinly adapted: our loss, two learning rates, clips by length, no pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from torch import Tensor, nn
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    ProgressCallback,
+    SequenceFeatureExtractor,
+    Trainer,
+)
+
+from avb_hf.data.collator import VocalBurstCollator
+from avb_hf.evaluation.metrics import METRICS
+from avb_hf.tasks import TaskSpec
+from avb_hf.training.arguments import RunArguments
+from avb_hf.training.optimizer import parameter_groups
+from avb_hf.training.progress import EpochLine, HeadlineMustExist
+from avb_hf.training.sampler import EpochLengthSampler
+from avb_hf.training.training_arguments import VocalBurstTrainingArguments
+
+ARGUMENTS_FILE = "training_args.json"
+HEAD_TO_BACKBONE = 0.1
+
+
+class VocalBurstTrainer(Trainer):
+    """A Trainer for `Wav2Vec2ForVocalBurst`.
+
+    Args:
+        task: What the model predicts; gives the headline score by which the best epoch is chosen.
+        backbone_learning_rate: Learning rate of the backbone; None is a tenth of `args.learning_rate`, the head's.
+        args: Training arguments.
+        **kwargs: Passed on to transformers' Trainer.
+    """
+
+    # Our loss is a mean over the batch, so accumulated batches must be averaged.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        *,
+        task: TaskSpec,
+        args: VocalBurstTrainingArguments,
+        backbone_learning_rate: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.task = task
+        if backbone_learning_rate is None:
+            backbone_learning_rate = HEAD_TO_BACKBONE * args.learning_rate
+        self.backbone_learning_rate = backbone_learning_rate
+        if args.load_best_model_at_end and args.metric_for_best_model in (None, "loss"):
+            args.metric_for_best_model, args.greater_is_better = task.headline, True
+        super().__init__(args=args, compute_metrics=self._compute_metrics, **kwargs)
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(EpochLine(task.headline))
+        self.add_callback(HeadlineMustExist(task.headline))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Compute the model's own loss of a batch, outside autocast, from its scores."""
+        labels = inputs["labels"]
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        with torch.autocast(outputs.logits.device.type, enabled=False):
+            loss = self.accelerator.unwrap_model(model).compute_loss(outputs.logits, labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor | None, Tensor | None]:
+        """Predict a batch; leave the loss out, because a mean of batches' CCC losses is no score of the split."""
+        _, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        return None, logits, labels
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer, with one learning rate for the head and one for the backbone."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = parameter_groups(
+                model,
+                self.get_decay_parameter_names(model),
+                self.args.learning_rate,
+                self.backbone_learning_rate,
+                self.args.weight_decay,
+            )
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochLengthSampler:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        batch_size = self.args.train_batch_size * self.args.world_size
+        return EpochLengthSampler(dataset.with_format(None)["duration"][:], batch_size, seed)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save model and feature extractor, and the arguments as JSON: transformers would pickle them."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        self.processing_class.save_pretrained(folder)
+        text = json.dumps(self.args.to_sanitized_dict(), indent=2, sort_keys=True, default=str)
+        (folder / ARGUMENTS_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        return METRICS[self.task.metric](prediction.predictions, prediction.label_ids, self.task)
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    feature_extractor: SequenceFeatureExtractor,
+    splits: DatasetDict,
+    task: TaskSpec,
+    run_args: RunArguments,
+    args: VocalBurstTrainingArguments,
+) -> VocalBurstTrainer:
+    """Put model, data and flags together.
+
+    Args:
+        model: A `Wav2Vec2ForVocalBurst`.
+        feature_extractor: Its feature extractor.
+        splits: Splits whose rows are decoded by a `ClipReader`.
+        task: What the model predicts.
+        run_args: Our own flags of the run.
+        args: Training arguments.
+    """
+    patience = run_args.early_stopping_patience
+    return VocalBurstTrainer(
+        task=task,
+        args=args,
+        backbone_learning_rate=run_args.backbone_learning_rate,
+        model=model,
+        processing_class=feature_extractor,
+        data_collator=VocalBurstCollator(feature_extractor, task),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
+    )

@@ -1,0 +1,65 @@
+"""transformers' `TrainingArguments` with our defaults, and with what does not work here refused."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
+
+from avb_hf.training.arguments import CommonArguments
+
+# Flag: (value that is refused, what to do instead).
+REFUSED: dict[str, tuple[Any, str]] = {
+    "train_sampling_strategy": ("group_by_length", "batches are made of clips of like length anyway: leave it out"),
+    "push_to_hub": (True, "pushing to the Hub is not supported yet: push the output folder by `hf upload`"),
+    "remove_unused_columns": (True, "clips are read by column, so every column is used: leave it out"),
+}
+
+
+@dataclass
+class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
+    """transformers' training arguments; see there. Defaults that differ are set here and in `CommonArguments`.
+
+    Raises:
+        ValueError: If a flag is given that does not work here; the message says what to do instead.
+    """
+
+    _argument_group_name = "all flags of transformers"
+
+    output_dir: str | None = HfArg(default=None, help="folder for the model, scores and predictions (required)")
+    weight_decay: float = HfArg(default=0.05, help="decoupled weight decay, for all but biases and norms")
+    lr_scheduler_type: str = HfArg(default="cosine", help="schedule of both learning rates")
+    warmup_steps: float = HfArg(default=0.06, help="warm-up in steps, or below 1 as a share of all steps")
+    eval_strategy: str = HfArg(default="epoch", help="when to score the validation split")
+    save_strategy: str = HfArg(default="epoch", help="when to save a checkpoint")
+    save_total_limit: int | None = HfArg(default=2, help="checkpoints kept besides none but the best")
+    load_best_model_at_end: bool = HfArg(default=True, help="keep the epoch with the best headline score")
+    logging_strategy: str = HfArg(default="epoch", help="when to log the training loss")
+    logging_nan_inf_filter: bool = HfArg(default=False, help="hide losses that are not finite; never a good idea")
+    remove_unused_columns: bool = HfArg(default=False, help="must stay off: clips are decoded on the fly")
+    restore_callback_states_from_checkpoint: bool = HfArg(default=True, help="early stopping survives a resume")
+    ddp_find_unused_parameters: bool | None = HfArg(default=False, help="our models leave no parameter unused")
+
+    def __post_init__(self) -> None:
+        if self.output_dir is None:
+            raise ValueError("--output_dir is required: the folder for the model, scores and predictions")
+        if self.hub_token is not None:
+            raise ValueError("--hub_token would end up in files: log in by `hf auth login` or set HF_TOKEN instead")
+        for flag, (refused, instead) in REFUSED.items():
+            if getattr(self, flag) == refused:
+                raise ValueError(f"--{flag} {refused}: {instead}")
+        steps = self._resolve_steps()
+        if not self.do_train:
+            self.eval_strategy = self.save_strategy = "no"
+            self.load_best_model_at_end = False
+        super().__post_init__()
+        self.do_train, self.do_eval, self.do_predict = steps  # transformers turns do_eval on where it trains
+
+    def _resolve_steps(self) -> tuple[bool, bool, bool]:
+        """With no `--do_*` flag given, do everything; otherwise what was asked for."""
+        given = (self.do_train, self.do_eval, self.do_predict)
+        default = all(flag is None for flag in given)
+        self.do_train, self.do_eval, self.do_predict = (default if flag is None else flag for flag in given)
+        if not (self.do_train or self.do_eval or self.do_predict):
+            raise ValueError("nothing to do: --do_train, --do_eval and --do_predict are all false")
+        return self.do_train, self.do_eval, self.do_predict
