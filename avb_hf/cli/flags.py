@@ -93,8 +93,6 @@ def recipe_flags(name_or_path: str) -> list[str]:
         content = RECIPE_READERS[path.suffix](path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"recipe {path} cannot be read: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("flags"), dict):
-        content = content["flags"]  # the record of an earlier run
     if not isinstance(content, dict):
         raise ValueError(f"recipe {path} must be a mapping of flags, got {type(content).__name__}")
     return [word for flag, value in content.items() if value is not None for word in _as_words(flag, value)]

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avb_hf.cli.flags import FlagParser, print_help, split_recipe
 from avb_hf.data.arguments import DataArguments
@@ -72,7 +72,6 @@ def run(
     folder = Path(args.output_dir)
     run_folder.check_output_dir(folder, run_args.resume, run_args.overwrite)
     checkpoint = run_folder.find_checkpoint(folder, run_args.resume)
-    flags = run_folder.flags_of(data, model_args, run_args, args)
 
     task = infer_task(data)
     outcome.check_contest_name(run_args.team_name, run_args.submission, task)
@@ -91,7 +90,8 @@ def run(
 
     if run_args.overwrite:
         run_folder.clear_output_dir(folder)
-    facts: dict[str, Any] = {"task": dataclasses.asdict(task), "audio": audio, "model": model.config.to_dict()}
+    flags = {**vars(data), **vars(model_args), **vars(run_args), **args.to_dict()}
+    facts = {"task": dataclasses.asdict(task), "audio": audio, "model": model.config.to_dict()}
     run_folder.write_resolved_config(folder, flags, facts)
     if splits_were_drawn(data):
         write_split_table(splits, folder / run_folder.SPLIT_TABLE)

@@ -57,6 +57,11 @@ class ConvolutionalEncoder:
         if config.do_stable_layer_norm:
             self.encoder.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Say no, so that random weights are drawn as for the stock class: transformers skips part of it for others."""
+        return False
+
     def frozen_front_end(self) -> list[nn.Module]:
         """Return the modules that `front_end` runs through."""
         return [self.feature_extractor]
@@ -114,6 +119,11 @@ class WhisperBurstEncoder(WhisperEncoder):
     def __init__(self, config: PreTrainedConfig, use_masked_group_norm: bool = True) -> None:
         super().__init__(config)
         self.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Say no, so that random weights are drawn as for the stock class: transformers skips part of it for others."""
+        return False
 
     def frozen_front_end(self) -> list[nn.Module]:
         """Return the modules that `front_end` runs through."""

@@ -65,6 +65,9 @@ class RunArguments:
     freeze: Freeze = HfArg(
         default="feature_encoder", help="what is not trained: nothing, the convolutions, or the whole backbone"
     )
+    length_pool: int = HfArg(
+        default=50, help="batches cut from one pool of clips sorted by length: less padding; 1 makes batches at random"
+    )
     early_stopping_patience: int | None = HfArg(
         default=None, help="stop after this many evaluations without a better headline score (off)"
     )

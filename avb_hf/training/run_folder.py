@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import shutil
@@ -13,14 +12,14 @@ from typing import Any
 
 from transformers.trainer_utils import get_last_checkpoint
 
+from avb_hf import __version__
+
 logger = logging.getLogger(__name__)
 
 RESOLVED_CONFIG = "resolved_config.json"
 PREDICTIONS = "predictions.csv"
 SPLIT_TABLE = "split.csv"
-RECORDED_PACKAGES = (
-    "avb_hf", "torch", "transformers", "datasets", "accelerate", "numpy", "soundfile", "librosa", "soxr",
-)  # fmt: skip
+RECORDED_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "numpy", "soundfile", "librosa", "soxr")
 # What a run of ours leaves; only this is deleted by --overwrite.
 RUN_FILES = (
     "checkpoint-*", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
@@ -82,27 +81,16 @@ def find_checkpoint(folder: str | Path, resume: str | None) -> str | None:
 
 
 def write_resolved_config(folder: str | Path, flags: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write which flags, versions and data made a run; the file can be given as a recipe to run it again.
+    """Write which flags, versions and data made a run.
 
     Args:
         folder: The output folder.
-        flags: Every flag with its resolved value.
+        flags: Every flag with its resolved value; no secrets.
         facts: What else is worth keeping: task, audio counts, model configuration.
     """
-    versions = {name: version(name) for name in RECORDED_PACKAGES} | {"python": sys.version.split()[0]}
+    versions = {"avb_hf": __version__, "python": sys.version.split()[0]}
+    versions |= {name: version(name) for name in RECORDED_PACKAGES}
     record = {"flags": flags, "command": sys.argv, "versions": versions, **facts}
     path = Path(folder) / RESOLVED_CONFIG
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-def flags_of(*arguments: Any, left_out: tuple[str, ...] = ("hub_token", "push_to_hub_token")) -> dict[str, Any]:
-    """Collect the flags of argument dataclasses that differ from their defaults, without secrets."""
-    flags: dict[str, Any] = {}
-    for group in arguments:
-        for field in dataclasses.fields(group):
-            value = getattr(group, field.name)
-            value = getattr(value, "value", value)
-            if field.init and field.name not in left_out and value not in (field.default, None, [], {}):
-                flags[field.name] = value
-    return flags

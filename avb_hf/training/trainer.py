@@ -38,6 +38,7 @@ class VocalBurstTrainer(Trainer):
         task: What the model predicts; gives the headline score by which the best epoch is chosen.
         backbone_learning_rate: Learning rate of the backbone; None is a tenth of `args.learning_rate`, the head's.
         args: Training arguments.
+        length_pool: Batches that are cut from one pool of clips sorted by length.
         **kwargs: Passed on to transformers' Trainer.
     """
 
@@ -50,12 +51,14 @@ class VocalBurstTrainer(Trainer):
         task: TaskSpec,
         args: VocalBurstTrainingArguments,
         backbone_learning_rate: float | None = None,
+        length_pool: int = 50,
         **kwargs: Any,
     ) -> None:
         self.task = task
         if backbone_learning_rate is None:
             backbone_learning_rate = HEAD_TO_BACKBONE * args.learning_rate
         self.backbone_learning_rate = backbone_learning_rate
+        self.length_pool = length_pool
         if args.load_best_model_at_end and args.metric_for_best_model in (None, "loss"):
             args.metric_for_best_model, args.greater_is_better = task.headline, True
         super().__init__(args=args, compute_metrics=self._compute_metrics, **kwargs)
@@ -108,7 +111,7 @@ class VocalBurstTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         batch_size = self.args.train_batch_size * self.args.world_size
-        return EpochLengthSampler(dataset.with_format(None)["duration"][:], batch_size, seed)
+        return EpochLengthSampler(dataset.with_format(None)["duration"][:], batch_size, seed, self.length_pool)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save model and feature extractor, and the arguments as JSON: transformers would pickle them."""
@@ -147,6 +150,7 @@ def make_trainer(
         task=task,
         args=args,
         backbone_learning_rate=run_args.backbone_learning_rate,
+        length_pool=run_args.length_pool,
         model=model,
         processing_class=feature_extractor,
         data_collator=VocalBurstCollator(feature_extractor, task),

@@ -53,6 +53,7 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
             self.eval_strategy = self.save_strategy = "no"
             self.load_best_model_at_end = False
         super().__post_init__()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         self.do_train, self.do_eval, self.do_predict = steps  # transformers turns do_eval on where it trains
 
     def _resolve_steps(self) -> tuple[bool, bool, bool]:
