@@ -69,7 +69,7 @@ def run(
     from avb_hf.training.plan import describe_plan, try_one_batch
     from avb_hf.training.trainer import make_trainer
 
-    folder = Path(args.output_dir)
+    folder = Path(str(args.output_dir))
     run_folder.check_output_dir(folder, run_args.resume, run_args.overwrite)
     checkpoint = run_folder.find_checkpoint(folder, run_args.resume)
 

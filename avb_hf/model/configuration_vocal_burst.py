@@ -80,7 +80,7 @@ class VocalBurstConfig(PreTrainedConfig):
     model_type = "vocal_burst"
     sub_configs: ClassVar[dict[str, type]] = {"encoder_config": AutoConfig}
 
-    encoder_config: dict | PreTrainedConfig | None = None
+    encoder_config: Any = None
     feature_layer: int | None = None
     states_norm: str | None = None
     rnn: str = "lstm"

@@ -78,9 +78,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             module.reset_parameters()
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str, *model_args: Any, **kwargs: Any
-    ) -> Wav2Vec2ForVocalBurst | tuple[Wav2Vec2ForVocalBurst, dict]:
+    def from_pretrained(cls, pretrained_model_name_or_path: str, *model_args: Any, **kwargs: Any) -> Any:
         """Load one of our checkpoints, or put a new head onto a pretrained backbone.
 
         Weights are float32 unless `dtype` says otherwise.

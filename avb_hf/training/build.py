@@ -41,23 +41,24 @@ def build_model(
     Raises:
         ValueError: If there is neither a name nor a configuration, or a checkpoint is of another task.
     """
-    if (args.model_name_or_path is None) == (args.encoder_config is None):
+    name = args.model_name_or_path
+    if (name is None) == (args.encoder_config is None):
         raise ValueError(
             "give one of --model_name_or_path (a backbone or checkpoint) and --encoder_config (random weights)"
         )
     fields = {name: getattr(args, name) for name in HEAD_FIELDS} | _task_fields(task, args, train_labels)
-    if args.encoder_config is not None:
-        encoder_config = read_encoder_config(args.encoder_config)
+    if name is None:
+        encoder_config = read_encoder_config(str(args.encoder_config))
         model = Wav2Vec2ForVocalBurst(VocalBurstConfig(encoder_config=encoder_config, **fields))
         extractor = VocalBurstFeatureExtractor.for_backbone(None, model.config)
-    elif _is_own_checkpoint(args.model_name_or_path):
+    elif _is_own_checkpoint(name):
         losses = {name: fields[name] for name in ("loss", "class_weights")}
-        model = Wav2Vec2ForVocalBurst.from_pretrained(args.model_name_or_path, **losses)
-        _require_task(model.config, task, args.model_name_or_path)
-        extractor = AutoFeatureExtractor.from_pretrained(args.model_name_or_path)
+        model = Wav2Vec2ForVocalBurst.from_pretrained(name, **losses)
+        _require_task(model.config, task, name)
+        extractor = AutoFeatureExtractor.from_pretrained(name)
     else:
-        model = Wav2Vec2ForVocalBurst.from_pretrained(args.model_name_or_path, **fields)
-        extractor = VocalBurstFeatureExtractor.for_backbone(args.model_name_or_path, model.config)
+        model = Wav2Vec2ForVocalBurst.from_pretrained(name, **fields)
+        extractor = VocalBurstFeatureExtractor.for_backbone(name, model.config)
     freezer = FREEZERS[freeze]
     if freezer is not None:
         getattr(model, freezer)()
@@ -104,14 +105,16 @@ def _task_fields(task: TaskSpec, args: ModelArguments, train_labels: Sequence[An
         raise ValueError(
             f"--class_weights balanced is for classifications; task {task.name!r} is a {task.problem_type}"
         )
-    balanced = args.class_weights == "balanced" and train_labels is not None
+    weights = None
+    if args.class_weights == "balanced" and train_labels is not None:
+        weights = balanced_class_weights(train_labels, task)
     return {
         "id2label": dict(enumerate(task.labels)),
         "label2id": {label: index for index, label in enumerate(task.labels)},
         "problem_type": task.problem_type,
         "label_range": task.label_range,
         "loss": args.loss or task.loss,
-        "class_weights": balanced_class_weights(train_labels, task) if balanced else None,
+        "class_weights": weights,
     }
 
 

@@ -39,7 +39,7 @@ def try_one_batch(trainer: VocalBurstTrainer, splits: DatasetDict) -> str:
     batch = trainer.data_collator([split[index] for index in longest])
     batch = {name: value.to(trainer.args.device) for name, value in batch.items()}
     model: PreTrainedModel = trainer.model.train()
-    loss = trainer.compute_loss(model, batch)
+    loss = model(**batch).loss
     loss.backward()
     model.zero_grad()
     unit = 1024**2 if sys.platform == "linux" else 1024**3

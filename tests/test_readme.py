@@ -1,0 +1,89 @@
+"""The README's code blocks run as they stand, in a copy of the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(?:<!-- needs: ([\w, ]+) -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
+SET_UP = re.compile(r"^test -d \.venv .* -e (?:\.|'\.\[test\]') && ")
+TIMEOUT = 420
+
+
+def blocks():
+    return [
+        (set((needs or "").split(", ")) - {""}, *rest)
+        for needs, *rest in BLOCK.findall((ROOT / "README.md").read_text())
+    ]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory, corpus_dir, tiny_backbone_dir):
+    """A copy of the repository with a virtual environment, a table of clips, and stand-ins for Hub and A-VB data."""
+    folder = tmp_path_factory.mktemp("readme") / "repo"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "runs", "build", "*.egg-info", "__pycache__"))
+    (folder / ".venv").symlink_to(sys.prefix)
+    clips = sorted((corpus_dir / "audio" / "any").glob("*.wav"))
+    shutil.copy(clips[0], folder / "clip.wav")
+    table = pd.DataFrame({"path": clips, "speaker": [f"s{i % 6}" for i in range(len(clips))]})
+    table["emotion"] = [("amusement", "sadness")[i % 2] for i in range(len(clips))]
+    table.to_csv(folder / "clips.csv", index=False)
+    return folder
+
+
+def run(command, folder):
+    environment = os.environ | {"PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def local(text, needs, corpus_dir, backbone, emogator):
+    """Put the demo data and a local backbone where a block names a data folder or the Hub."""
+    text = text.replace("/data/A-VB", str(corpus_dir)).replace("/data/EmoGator", str(emogator))
+    text = re.sub(r"(facebook|openai)/[\w-]+", str(backbone), text)
+    if "gpu" in needs:
+        text = text.replace("--bf16", "--use_cpu").replace("run_avb.py", ["--master_port", "29611", "run_avb.py"][-1])
+    return text
+
+
+def write_emogator(folder, corpus_dir):
+    """Write the tiny clips under names of EmoGator's pattern, by nine contributors."""
+    folder.mkdir()
+    for index, path in enumerate(sorted((corpus_dir / "audio" / "any").glob("*.wav"))):
+        shutil.copy(path, folder / f"{index % 9:06d}-{index % 30 + 1:02d}-{index // 9 + 1}.mp3")
+    return folder
+
+
+@pytest.mark.slow
+def test_every_block_runs(copy, corpus_dir, tiny_backbone_dir, tmp_path):
+    found = blocks()
+    assert [language for _, language, _ in found[:2]] == ["bash", "bash"]
+    emogator = write_emogator(tmp_path / "emogator", corpus_dir)
+    for index, (needs, language, text) in enumerate(found):
+        text = local(text, needs, corpus_dir, tiny_backbone_dir, emogator)
+        if index < 2:
+            assert SET_UP.match(text), f"block {index} sets up .venv in one line"
+            text = SET_UP.sub("", text)
+        if index == 1:
+            assert text.strip() == '.venv/bin/pytest -q -m "not slow"'
+            continue
+        if language == "python":
+            run([sys.executable, "-c", text], copy)
+            continue
+        if "emogator" in text:
+            text = text.strip() + " --feature_layer 2"  # the stand-in has two blocks
+        run(["bash", "-c", text.strip() + (" --dry_run" if needs else "")], copy)
+    assert (copy / "runs" / "quickstart" / "all_results.json").is_file()
+    again = subprocess.run(
+        [sys.executable, "run_avb.py", "quickstart"], cwd=copy, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+    run([sys.executable, "examples/score_clips.py", "runs/quickstart", "clip.wav"], copy)
