@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +12,6 @@ from avb_hf.training.arguments import CommonArguments, ModelArguments, RunArgume
 
 if TYPE_CHECKING:
     from avb_hf.training.training_arguments import VocalBurstTrainingArguments
-
-logger = logging.getLogger(__name__)
 
 USAGE = "run_avb.py [recipe] [--flag value ...]"
 OUR_GROUPS = [DataArguments, ModelArguments, RunArguments]
@@ -61,7 +57,7 @@ def run(
     """Do a run: check, read, build, train, score, predict, write."""
     from transformers import set_seed
 
-    from avb_hf.data.clips import ClipReader, describe_audio
+    from avb_hf.data.clips import ClipReader, describe_audio, require_samples
     from avb_hf.data.sources import infer_task, load_corpus, splits_were_drawn
     from avb_hf.data.splits import write_split_table
     from avb_hf.training import outcome, run_folder
@@ -81,27 +77,32 @@ def run(
     set_seed(args.seed)
     labels = splits["train"]["labels"][:] if args.do_train else None
     model, feature_extractor = build_model(task, model_args, run_args.freeze, labels)
+    require_samples(splits, model.config.min_samples)
     splits = splits.with_transform(ClipReader(data, min_samples=model.config.min_samples))
-    trainer = make_trainer(model, feature_extractor, splits, task, run_args, args)
-    sys.stdout.write(describe_plan(trainer, splits, task) + "\n")
     if run_args.dry_run:
-        sys.stdout.write(try_one_batch(trainer, splits) + "\ndry run: nothing was written\n")
+        args.output_dir = tempfile.gettempdir()  # transformers makes this folder
+    trainer = make_trainer(model, feature_extractor, splits, task, run_args, args)
+    trainer.say(describe_plan(trainer, splits, task))
+    if run_args.dry_run:
+        trainer.say(try_one_batch(trainer, splits) + "\ndry run: nothing was written")
         return
 
-    if run_args.overwrite:
-        run_folder.clear_output_dir(folder)
-    flags = {**vars(data), **vars(model_args), **vars(run_args), **args.to_dict()}
-    facts = {"task": dataclasses.asdict(task), "audio": audio, "model": model.config.to_dict()}
-    run_folder.write_resolved_config(folder, flags, facts)
-    if splits_were_drawn(data):
-        write_split_table(splits, folder / run_folder.SPLIT_TABLE)
+    trainer.accelerator.wait_for_everyone()  # no process writes before all have checked the folder
+    if trainer.is_world_process_zero():
+        if run_args.overwrite:
+            run_folder.clear_output_dir(folder)
+        flags = {**vars(data), **vars(model_args), **vars(run_args), **args.to_dict()}
+        facts = {"task": dataclasses.asdict(task), "audio": audio, "model": model.config.to_dict()}
+        run_folder.write_resolved_config(folder, flags, facts)
+        if splits_were_drawn(data):
+            write_split_table(splits, folder / run_folder.SPLIT_TABLE)
 
     if args.do_train:
         trained = trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("train", trained.metrics)
-    tables = outcome.score_and_predict(trainer, splits, task, folder)
-    if outcome.TEST in tables:
-        outcome.write_contest(tables[outcome.TEST], task, folder, run_args.team_name, run_args.submission)
-    sys.stdout.write(f"model, scores and predictions are in {folder}\n")
+    predictions = outcome.score_and_predict(trainer, splits, task)
+    if trainer.is_world_process_zero():
+        outcome.write_files(predictions, task, folder, run_args.team_name, run_args.submission)
+    trainer.say(f"model, scores and predictions are in {folder}")

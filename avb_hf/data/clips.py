@@ -112,6 +112,28 @@ def describe_audio(splits: DatasetDict) -> dict[str, dict[str, Any]]:
     }
 
 
+def require_samples(splits: DatasetDict, min_samples: int) -> None:
+    """Refuse clips that are shorter than a model needs.
+
+    Args:
+        splits: The corpus.
+        min_samples: Shortest clip that the model takes, in samples at 16 kHz.
+
+    Raises:
+        ValueError: If there are such clips; it names the first 20.
+    """
+    needed = min_samples / SAMPLING_RATE
+    problems = [
+        f"{file_id}: {duration:.4f} s"
+        for split in splits.values()
+        for file_id, duration in zip(
+            *(split.with_format(None)[name][:] for name in ("file_id", "duration")), strict=True
+        )
+        if duration < needed
+    ]
+    raise_together(problems, f"the model needs clips of at least {needed:.4f} s")
+
+
 class ClipReader:
     """Decodes the clips of a batch; for `Dataset.with_transform`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -165,7 +166,7 @@ class VocalBurstConfig(PreTrainedConfig):
 def _as_config(encoder_config: dict | PreTrainedConfig | None, is_saved: bool) -> PreTrainedConfig:
     """Turn a mapping with a `model_type` into that type's configuration; None is wav2vec2's default."""
     if isinstance(encoder_config, PreTrainedConfig):
-        return encoder_config
+        return copy.deepcopy(encoder_config)  # it is cut below; the caller's stays whole
     fields = dict(encoder_config or {})
     model_type = fields.pop("model_type", "wav2vec2")
     if model_type not in CONFIG_MAPPING:

@@ -62,6 +62,7 @@ def load_checkpoint(
     elif overrides:
         config = model_class.config_class.from_dict({**config.to_dict(), **overrides})
     wants_info = kwargs.pop("output_loading_info", False)
+    kwargs["ignore_mismatched_sizes"] = True  # they are reported instead, and refused below by name
     with _quiet():
         model, info = load(name_or_path, config=config, output_loading_info=True, **kwargs)
     _require_complete(name_or_path, model, info, left_over=info["unexpected_keys"])
@@ -93,6 +94,7 @@ def load_backbone(
     if model_type not in encoders:
         raise ValueError(f"{name_or_path}: a backbone must be one of {list(encoders)}, got {model_type!r}")
     wants_info = kwargs.pop("output_loading_info", False)
+    kwargs["ignore_mismatched_sizes"] = True  # as above
     attention = {name: kwargs[name] for name in ("attn_implementation",) if name in kwargs}
     backbone_config = kwargs.pop("config", None) or AutoConfig.from_pretrained(name_or_path, **hub_arguments(kwargs))
     config = model_class.config_class(encoder_config=backbone_config, **overrides, **attention)

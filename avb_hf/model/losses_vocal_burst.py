@@ -48,7 +48,7 @@ def concordance_cc(preds: Tensor, target: Tensor, eps: float = 0.0) -> Tensor:
     # A common shift changes no CCC; with it, rounding cannot make equal constants vary.
     origin = target.gather(0, known.int().argmax(dim=0, keepdim=True))
     preds = (at_least_float32(preds) - origin).where(known, 0)
-    target = (target - origin).to(preds.dtype).where(known, 0)
+    target = (target.to(preds.dtype) - origin).where(known, 0)
     count = known.sum(dim=0)
     divisor = count.clamp(min=1)
     pred_mean, target_mean = preds.sum(dim=0) / divisor, target.sum(dim=0) / divisor

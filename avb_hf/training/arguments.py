@@ -7,7 +7,7 @@ from transformers.hf_argparser import HfArg
 
 from avb_hf.tasks import LossName
 
-# A flag without a value means true.
+# A flag without a value means true. HfArg writes into the mapping it gets, so each flag needs a copy.
 BARE = {"nargs": "?", "const": True}
 
 Freeze = Literal["none", "feature_encoder", "backbone"]
@@ -86,11 +86,11 @@ class CommonArguments:
 
     output_dir: str | None = HfArg(default=None, help="folder for the model, scores and predictions (required)")
     do_train: bool | None = HfArg(
-        default=None, help="train (with no --do_* flag given, all three are done)", metadata=BARE
+        default=None, help="train (with no --do_* flag given, all three are done)", metadata={**BARE}
     )
-    do_eval: bool | None = HfArg(default=None, help="score the validation split", metadata=BARE)
+    do_eval: bool | None = HfArg(default=None, help="score the validation split", metadata={**BARE})
     do_predict: bool | None = HfArg(
-        default=None, help="predict the test split, and score it if it is labelled", metadata=BARE
+        default=None, help="predict the test split, and score it if it is labelled", metadata={**BARE}
     )
     learning_rate: float = HfArg(default=1e-4, help="initial learning rate of the head")
     num_train_epochs: float = HfArg(default=20.0, help="epochs")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +44,13 @@ def check_contest_name(team_name: str, submission: int, task: TaskSpec) -> None:
         contest_file_name(team_name, submission, task)
 
 
-def score_and_predict(
-    trainer: VocalBurstTrainer, splits: DatasetDict, task: TaskSpec, folder: Path
-) -> dict[str, Predictions]:
-    """Predict the splits that are asked for, score those that are labelled, and write both down.
+def score_and_predict(trainer: VocalBurstTrainer, splits: DatasetDict, task: TaskSpec) -> dict[str, Predictions]:
+    """Predict the splits that are asked for, and score those that are labelled, on disk and screen.
 
     Args:
         trainer: Holds the model and says by its arguments what is asked for.
         splits: The corpus, decoding its clips.
         task: What the model predicts.
-        folder: The output folder.
 
     Returns:
         Predictions by split.
@@ -73,9 +69,24 @@ def score_and_predict(
         scores = softmax(output.predictions, axis=1) if task.is_classification else output.predictions
         predictions[name] = Predictions(split.with_format(None)["file_id"][:], scores)
         trainer.save_metrics(prefix, output.metrics)
-        if labelled and trainer.is_world_process_zero():
-            sys.stdout.write(f"\n{name}\n{result_table(output.metrics, task, prefix)}\n")
-    if predictions and trainer.is_world_process_zero():
+        if labelled:
+            trainer.say(f"\n{name}\n{result_table(output.metrics, task, prefix)}")
+    return predictions
+
+
+def write_files(
+    predictions: dict[str, Predictions], task: TaskSpec, folder: Path, team_name: str, submission: int
+) -> None:
+    """Write `predictions.csv`, and the test split as a contest file if the task is one of the challenge's.
+
+    Args:
+        predictions: Predictions by split.
+        task: What was predicted.
+        folder: The output folder.
+        team_name: Team in the contest file's name.
+        submission: Number in the contest file's name.
+    """
+    if predictions:
         write_predictions(
             folder / PREDICTIONS,
             [file_id for part in predictions.values() for file_id in part.file_ids],
@@ -83,11 +94,7 @@ def score_and_predict(
             np.concatenate([part.scores for part in predictions.values()]),
             task,
         )
-    return predictions
-
-
-def write_contest(predictions: Predictions, task: TaskSpec, folder: Path, team_name: str, submission: int) -> None:
-    """Write the test split's predictions as the organisers want them, if the task is one of theirs."""
-    if task.submission_name is not None:
-        path = write_contest_file(folder, team_name, submission, predictions.file_ids, predictions.scores, task)
+    if TEST in predictions and task.submission_name is not None:
+        test = predictions[TEST]
+        path = write_contest_file(folder, team_name, submission, test.file_ids, test.scores, task)
         logger.info("contest file: %s", path)

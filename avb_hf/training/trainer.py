@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,11 @@ class VocalBurstTrainer(Trainer):
             )
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
+
+    def say(self, text: str) -> None:
+        """Write a text to the screen, from the first process only."""
+        if self.is_world_process_zero():
+            sys.stdout.write(text + "\n")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochLengthSampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset

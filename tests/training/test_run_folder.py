@@ -1,0 +1,75 @@
+"""Which output folders are taken, emptied and resumed."""
+
+import json
+
+import pytest
+
+from avb_hf.training import run_folder
+
+
+@pytest.fixture
+def used(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "checkpoint-3").mkdir(parents=True)
+    (folder / "checkpoint-12").mkdir()
+    for name in ("config.json", "model.safetensors", "all_results.json", "predictions.csv", "A-VB-High_team_1.csv"):
+        (folder / name).write_text("x")
+    return folder
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_new_or_empty_folder_is_taken(tmp_path, overwrite):
+    run_folder.check_output_dir(tmp_path / "absent", None, overwrite)
+    run_folder.check_output_dir(tmp_path, None, overwrite)
+
+
+def test_a_used_folder_is_refused(used):
+    with pytest.raises(ValueError, match=r"not empty.*--resume auto.*--overwrite"):
+        run_folder.check_output_dir(used, None, overwrite=False)
+
+
+def test_overwrite_and_resume_let_a_used_folder_pass(used):
+    run_folder.check_output_dir(used, None, overwrite=True)
+    run_folder.check_output_dir(used, "auto", overwrite=False)
+    with pytest.raises(ValueError, match="one of them"):
+        run_folder.check_output_dir(used, "auto", overwrite=True)
+
+
+def test_overwrite_refuses_a_folder_with_other_files(used):
+    (used / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"thesis\.tex"):
+        run_folder.check_output_dir(used, None, overwrite=True)
+
+
+def test_a_file_is_no_output_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        run_folder.check_output_dir(tmp_path / "file", None, overwrite=True)
+
+
+def test_clearing_removes_what_a_run_left_and_nothing_else(used):
+    (used / "thesis.tex").write_text("years of work")
+    run_folder.clear_output_dir(used)
+    assert [path.name for path in used.iterdir()] == ["thesis.tex"]
+
+
+def test_auto_is_the_newest_checkpoint(used, tmp_path):
+    assert run_folder.find_checkpoint(used, None) is None
+    assert run_folder.find_checkpoint(used, "auto") == str(used / "checkpoint-12")
+    assert run_folder.find_checkpoint(used, str(used / "checkpoint-3")) == str(used / "checkpoint-3")
+    assert run_folder.find_checkpoint(tmp_path / "absent", "auto") is None
+
+
+def test_a_checkpoint_that_is_not_there(used):
+    with pytest.raises(ValueError, match=r"checkpoint-99.*does not exist"):
+        run_folder.find_checkpoint(used, str(used / "checkpoint-99"))
+
+
+def test_the_record_holds_flags_versions_and_facts(tmp_path):
+    import torch
+
+    run_folder.write_resolved_config(tmp_path / "new", {"seed": 7}, {"audio": {"train": {"clips": 3}}})
+    record = json.loads((tmp_path / "new" / "resolved_config.json").read_text())
+    assert record["flags"] == {"seed": 7}
+    assert record["audio"] == {"train": {"clips": 3}}
+    assert record["versions"]["torch"] == torch.__version__

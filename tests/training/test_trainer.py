@@ -1,0 +1,193 @@
+"""The trainer against a plain PyTorch loop, and what it does with accumulation, NaN and a score that stands still."""
+
+import json
+import math
+
+import pytest
+import soundfile
+import torch
+
+from avb_hf.data.arguments import DataArguments
+from avb_hf.data.clips import ClipReader
+from avb_hf.data.sources import load_corpus
+from avb_hf.tasks import TASKS
+from avb_hf.training.arguments import ModelArguments, RunArguments
+from avb_hf.training.build import build_model
+from avb_hf.training.sampler import EpochLengthSampler
+from avb_hf.training.trainer import make_trainer
+from avb_hf.training.training_arguments import VocalBurstTrainingArguments
+
+TASK = TASKS["two"]
+NO_DROPOUT = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
+BATCH = 8
+
+
+@pytest.fixture
+def build(corpus_dir, tiny_backbone, tmp_path):
+    """Give a function that makes a trainer of the same model whatever the training flags."""
+
+    def make(train_clips=None, run_args=None, model_args=None, **flags):
+        data = DataArguments(data_dir=str(corpus_dir), task="two", max_train_samples=train_clips)
+        torch.manual_seed(1)
+        encoder = json.dumps(tiny_backbone | NO_DROPOUT)
+        fields = {"encoder_config": encoder, "rnn_hidden_size": 8, "pooling": "mean"} | (model_args or {})
+        model, extractor = build_model(TASK, ModelArguments(**fields), "none")
+        splits = load_corpus(TASK, data).with_transform(ClipReader(data))
+        defaults = {
+            "per_device_train_batch_size": BATCH, "logging_strategy": "steps", "logging_steps": 1, "disable_tqdm": True,
+            "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False,
+        }  # fmt: skip
+        args = VocalBurstTrainingArguments(output_dir=str(tmp_path / "run"), **defaults | flags)
+        return make_trainer(model, extractor, splits, TASK, run_args or RunArguments(), args)
+
+    return make
+
+
+def logged_losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def waves_and_labels(split):
+    rows = split.with_format(None)
+    waves = [torch.from_numpy(soundfile.read(path, dtype="float32")[0]) for path in rows["path"]]
+    waves = [(wave - wave.mean()) / torch.sqrt(wave.var(correction=0) + 1e-7) for wave in waves]
+    return waves, torch.tensor(rows["labels"])
+
+
+def plain_loss(scores, labels):
+    """One minus the mean CCC, from the textbook's moments."""
+    variances = scores.var(0, correction=0) + labels.var(0, correction=0)
+    covariances = ((scores - scores.mean(0)) * (labels - labels.mean(0))).mean(0)
+    return (1 - 2 * covariances / (variances + (scores.mean(0) - labels.mean(0)) ** 2 + 1e-8)).mean()
+
+
+def plain_loop(model, split, steps, rate, backbone_rate, warmup):
+    """Train as the flags of the test below say, with nothing but PyTorch; return the losses."""
+    waves, labels = waves_and_labels(split)
+    durations = torch.tensor([len(wave) for wave in waves]) / 16_000
+    rates = {
+        (name.startswith("encoder."), parameter.ndim > 1): []
+        for name, parameter in model.named_parameters()
+    }  # fmt: skip
+    for name, parameter in model.named_parameters():
+        rates[name.startswith("encoder."), parameter.ndim > 1].append(parameter)
+    optimizer = torch.optim.AdamW(
+        {"params": parameters, "lr": backbone_rate if is_backbone else rate, "weight_decay": 0.05 * is_matrix}
+        for (is_backbone, is_matrix), parameters in rates.items()
+    )
+    starts = [group["lr"] for group in optimizer.param_groups]
+    sampler, losses, epoch = EpochLengthSampler(durations, BATCH, 42), [], 0
+    model.train()
+    while len(losses) < steps:
+        sampler.set_epoch(epoch)
+        for batch in torch.tensor(list(sampler)).split(BATCH):
+            if len(losses) == steps:
+                break
+            done = len(losses)
+            share = done / warmup if done < warmup else 0.5 * (1 + math.cos(math.pi * (done - warmup) / (steps - warmup)))
+            for group, start in zip(optimizer.param_groups, starts, strict=True):
+                group["lr"] = start * share
+            values = torch.nn.utils.rnn.pad_sequence([waves[index] for index in batch], batch_first=True)
+            mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(waves[i]), dtype=torch.long) for i in batch], True)
+            loss = plain_loss(model(values, mask).logits, labels[batch].float())
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            losses.append(loss.item())
+        epoch += 1
+    return losses
+
+
+def test_twenty_steps_equal_a_plain_loop(build):
+    run_args = RunArguments(backbone_learning_rate=5e-4)
+    trainer = build(run_args=run_args, max_steps=20, learning_rate=2e-3, warmup_steps=4)
+    reference = build()
+    expected = plain_loop(reference.model, reference.train_dataset, 20, 2e-3, 5e-4, warmup=4)
+    trainer.train()
+    assert max(expected) - min(expected) > 0.02, "the losses stand still and would prove nothing"
+    assert logged_losses(trainer) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_backbones_rate_is_a_tenth_unless_given(build):
+    rates = {group["lr"] for group in build(learning_rate=2e-3).create_optimizer().param_groups}
+    assert sorted(rates) == pytest.approx([2e-4, 2e-3])
+    run_args = RunArguments(backbone_learning_rate=0.5)
+    rates = {group["lr"] for group in build(run_args=run_args, learning_rate=2e-3).create_optimizer().param_groups}
+    assert rates == {2e-3, 0.5}
+
+
+def test_biases_and_norms_do_not_decay(build):
+    trainer = build(weight_decay=0.3)
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    groups = trainer.create_optimizer().param_groups
+    spared = {names[id(p)] for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    assert spared == {name for name, parameter in trainer.model.named_parameters() if parameter.ndim == 1}
+
+
+def one_step(build, batch_size, accumulation):
+    """Loss that is logged, and the gradient, of one plain gradient step on 16 clips."""
+    flags = {"max_steps": 1, "learning_rate": 1.0, "warmup_steps": 0, "optim": "sgd", "max_grad_norm": 0.0}
+    flags |= {"weight_decay": 0.0, "lr_scheduler_type": "constant"}
+    trainer = build(
+        16, RunArguments(backbone_learning_rate=1.0), {"loss": "mse"}, per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation, **flags,
+    )  # fmt: skip
+    before = torch.nn.utils.parameters_to_vector(trainer.model.parameters()).detach().clone()
+    trainer.train()
+    after = torch.nn.utils.parameters_to_vector(trainer.model.parameters()).detach()
+    return logged_losses(trainer)[0], before - after
+
+
+def test_accumulated_batches_are_one_batch(build):
+    loss, gradient = one_step(build, 16, 1)
+    accumulated_loss, accumulated_gradient = one_step(build, 4, 4)
+    assert accumulated_loss == pytest.approx(loss, abs=1e-6)
+    assert gradient.norm() > 1e-3
+    torch.testing.assert_close(accumulated_gradient, gradient, atol=2e-6, rtol=1e-4)
+
+
+def test_a_nan_loss_is_logged_as_it_is(build):
+    trainer = build(max_steps=2)
+    torch.nn.init.constant_(trainer.model.classifier.bias, math.nan)
+    trainer.train()
+    assert all(math.isnan(loss) for loss in logged_losses(trainer))
+
+
+def test_a_headline_that_is_not_finite_stops_the_run(build):
+    trainer = build(num_train_epochs=2, eval_strategy="epoch")
+    torch.nn.init.constant_(trainer.model.classifier.bias, math.nan)
+    with pytest.raises(ValueError, match="finite"):
+        trainer.train()
+
+
+def test_a_validation_split_without_labels_stops_the_run(build):
+    trainer = build(num_train_epochs=2, eval_strategy="epoch")
+    trainer.eval_dataset = trainer.eval_dataset.remove_columns("labels")
+    with pytest.raises(ValueError, match="eval_ccc"):
+        trainer.train()
+
+
+def test_early_stopping(build):
+    flags = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "save_total_limit": 1}
+    trainer = build(run_args=RunArguments(early_stopping_patience=2), num_train_epochs=9, learning_rate=0.0, **flags)
+    trainer.train()
+    assert trainer.state.epoch == 3  # the first is the best, two more bring nothing
+
+
+def test_nothing_is_pickled_beside_the_model(build, tmp_path):
+    trainer = build(max_steps=1)
+    trainer.train()
+    trainer.save_model()
+    assert {path.suffix for path in (tmp_path / "run").iterdir()} == {".json", ".safetensors"}
+    assert json.loads((tmp_path / "run" / "training_args.json").read_text())["max_steps"] == 1
+
+
+def test_the_best_epoch_is_chosen_by_the_headline(build):
+    trainer = build(eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True, num_train_epochs=1)
+    assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == ("eval_ccc", True)
+
+
+def test_a_whole_split_is_scored_at_once(build):
+    by_one, by_all = (build(per_device_eval_batch_size=size).evaluate()["eval_ccc"] for size in (1, 9))
+    assert by_one == pytest.approx(by_all, abs=1e-5)
