@@ -42,7 +42,7 @@ def run(command: str, argv: list[str]) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         importlib.import_module(f"avb_hf.cli.{command}").main(argv)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         logging.getLogger(__name__).debug("where it was raised", exc_info=True)
         sys.stderr.write(f"avb {command}: {error}\n")
         return 2

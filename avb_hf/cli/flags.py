@@ -44,15 +44,14 @@ class FlagParser(HfArgumentParser):
         Raises:
             ValueError: If a flag does not exist or a value is not allowed.
         """
-        *groups, unknown = self.parse_args_into_dataclasses(
-            argv, return_remaining_strings=True, look_for_args_file=False
-        )
+        # First, since a misspelt flag may be why the dataclasses miss a value.
+        _, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [option for action in self._actions for option in action.option_strings]
             near = difflib.get_close_matches(unknown[0], flags, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
             raise ValueError(f"there is no flag {unknown[0]}{hint}")
-        return tuple(groups)
+        return self.parse_args_into_dataclasses(argv, look_for_args_file=False)
 
 
 def print_help(dataclass_types: list[Any], usage: str) -> None:

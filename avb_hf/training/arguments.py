@@ -77,6 +77,12 @@ class RunArguments:
     team_name: str = HfArg(default="team", help="team in the name of a contest file: A-VB-High_<team>_<n>.csv")
     submission: int = HfArg(default=1, help="number in the name of a contest file")
 
+    def __post_init__(self) -> None:
+        for flag in ("length_pool", "early_stopping_patience"):
+            value = getattr(self, flag)
+            if value is not None and value < 1:
+                raise ValueError(f"--{flag} must be at least 1, got {value}")
+
 
 @dataclass
 class CommonArguments:

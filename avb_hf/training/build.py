@@ -52,9 +52,11 @@ def build_model(
         model = Wav2Vec2ForVocalBurst(VocalBurstConfig(encoder_config=encoder_config, **fields))
         extractor = VocalBurstFeatureExtractor.for_backbone(None, model.config)
     elif _is_own_checkpoint(name):
-        losses = {name: fields[name] for name in ("loss", "class_weights")}
+        losses = {field: fields[field] for field in ("loss", "class_weights")}
+        config = VocalBurstConfig.from_pretrained(name)
+        _require_task(config, task, name)
+        _require_head(config, args)
         model = Wav2Vec2ForVocalBurst.from_pretrained(name, **losses)
-        _require_task(model.config, task, name)
         extractor = AutoFeatureExtractor.from_pretrained(name)
     else:
         model = Wav2Vec2ForVocalBurst.from_pretrained(name, **fields)
@@ -119,11 +121,23 @@ def _task_fields(task: TaskSpec, args: ModelArguments, train_labels: Sequence[An
 
 
 def _is_own_checkpoint(name_or_path: str) -> bool:
+    if name_or_path.startswith(("/", ".", "~")) and not Path(name_or_path).is_dir():
+        raise ValueError(f"--model_name_or_path {name_or_path}: there is no such folder")
     content, _ = PreTrainedConfig.get_config_dict(name_or_path)
     return content.get("model_type") == VocalBurstConfig.model_type
 
 
+def _require_head(config: VocalBurstConfig, args: ModelArguments) -> None:
+    for field in HEAD_FIELDS:
+        given, stored = getattr(args, field), getattr(config, field)
+        if given not in (getattr(ModelArguments, field), stored):
+            raise ValueError(f"--{field} {given}: {args.model_name_or_path} was made with {stored}: leave the flag out")
+
+
 def _require_task(config: VocalBurstConfig, task: TaskSpec, name: str) -> None:
+    stored_range = None if config.label_range is None else tuple(config.label_range)
+    if stored_range != task.label_range:
+        raise ValueError(f"{name} has label_range {stored_range}, but task {task.name!r} has {task.label_range}")
     if config.label_names != list(task.labels) or config.problem_type != task.problem_type:
         raise ValueError(
             f"{name} predicts {config.label_names} ({config.problem_type}), "

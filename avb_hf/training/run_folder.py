@@ -20,6 +20,7 @@ RESOLVED_CONFIG = "resolved_config.json"
 PREDICTIONS = "predictions.csv"
 SPLIT_TABLE = "split.csv"
 RECORDED_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "numpy", "soundfile", "librosa", "soxr")
+TRACKER_FOLDER = "runs"  # transformers' loggers write there; it is left alone
 # What a run of ours leaves; only this is deleted by --overwrite.
 RUN_FILES = (
     "checkpoint-*", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
@@ -46,7 +47,7 @@ def check_output_dir(folder: str | Path, resume: str | None, overwrite: bool) ->
             "or delete it by --overwrite"
         )
     ours = {path for pattern in RUN_FILES for path in folder.glob(pattern)}
-    others = sorted(path.name for path in folder.iterdir() if path not in ours)
+    others = sorted(path.name for path in folder.iterdir() if path not in ours and path.name != TRACKER_FOLDER)
     if others:
         raise ValueError(
             f"--overwrite deletes what a run left, but {folder} also holds {others[:10]}: remove them first"

@@ -60,7 +60,7 @@ class VocalBurstTrainer(Trainer):
             backbone_learning_rate = HEAD_TO_BACKBONE * args.learning_rate
         self.backbone_learning_rate = backbone_learning_rate
         self.length_pool = length_pool
-        if args.load_best_model_at_end and args.metric_for_best_model in (None, "loss"):
+        if args.metric_for_best_model in (None, "loss"):
             args.metric_for_best_model, args.greater_is_better = task.headline, True
         super().__init__(args=args, compute_metrics=self._compute_metrics, **kwargs)
         if not args.disable_tqdm:
@@ -150,8 +150,13 @@ def make_trainer(
         task: What the model predicts.
         run_args: Our own flags of the run.
         args: Training arguments.
+
+    Raises:
+        ValueError: If a run without evaluations is to stop early.
     """
     patience = run_args.early_stopping_patience
+    if patience is not None and args.do_train and args.eval_strategy == "no":
+        raise ValueError("--early_stopping_patience needs evaluations, got --eval_strategy no")
     return VocalBurstTrainer(
         task=task,
         args=args,

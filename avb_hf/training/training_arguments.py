@@ -12,6 +12,8 @@ from avb_hf.training.arguments import CommonArguments
 REFUSED: dict[str, tuple[Any, str]] = {
     "train_sampling_strategy": ("group_by_length", "batches are made of clips of like length anyway: leave it out"),
     "push_to_hub": (True, "pushing to the Hub is not supported yet: push the output folder by `hf upload`"),
+    "dataloader_drop_last": (True, "it would drop clips from the evaluation too: leave it out"),
+    "prediction_loss_only": (True, "the headline score needs the predictions: leave it out"),
     "remove_unused_columns": (True, "clips are read by column, so every column is used: leave it out"),
 }
 
@@ -48,6 +50,11 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
         for flag, (refused, instead) in REFUSED.items():
             if getattr(self, flag) == refused:
                 raise ValueError(f"--{flag} {refused}: {instead}")
+        for flag in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, flag) < 1:
+                raise ValueError(f"--{flag} must be at least 1, got {getattr(self, flag)}")
+        if self.label_smoothing_factor != 0:
+            raise ValueError("--label_smoothing_factor has no effect on our losses: leave it out")
         steps = self._resolve_steps()
         if not self.do_train:
             self.eval_strategy = self.save_strategy = "no"

@@ -10,11 +10,17 @@ from avb_hf.cli import run
 from avb_hf.cli.flags import recipe_flags, split_recipe
 from avb_hf.cli.train import parse
 
-RECIPES = {
-    ".yaml": "task: two\nlearning_rate: 1e-4\ndo_train: true\nlabel_columns: [a, b]\nencoder_config:\n  conv_dim: [8]\n",
-    ".toml": 'task = "two"\nlearning_rate = 1e-4\ndo_train = true\nlabel_columns = ["a", "b"]\nencoder_config = {conv_dim = [8]}\n',
-    ".json": '{"task": "two", "learning_rate": 1e-4, "do_train": true, "label_columns": ["a", "b"], "encoder_config": {"conv_dim": [8]}}',
+CONTENT = {
+    "task": "two", "learning_rate": 1e-4, "do_train": True, "label_columns": ["a", "b"],
+    "encoder_config": {"conv_dim": [8]},
 }  # fmt: skip
+RECIPES = {
+    ".yaml": "task: two\nlearning_rate: 1e-4\ndo_train: true\nlabel_columns: [a, b]\n"
+    "encoder_config:\n  conv_dim: [8]\n",
+    ".toml": 'task = "two"\nlearning_rate = 1e-4\ndo_train = true\nlabel_columns = ["a", "b"]\n'
+    "[encoder_config]\nconv_dim = [8]\n",
+    ".json": json.dumps(CONTENT),
+}
 
 
 @pytest.fixture

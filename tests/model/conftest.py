@@ -62,7 +62,9 @@ BACKBONES = {
         "do_stable_layer_norm": stable,
         **CONVOLUTIONAL,
     }
-    for model_type, norm, stable in itertools.product(("wav2vec2", "hubert", "wavlm"), ("group", "layer"), (False, True))
+    for model_type, norm, stable in itertools.product(
+        ("wav2vec2", "hubert", "wavlm"), ("group", "layer"), (False, True)
+    )
 } | {"whisper": {"model_type": "whisper", **WHISPER}}
 ONE_OF_EACH = ("wav2vec2-layer-stable", "hubert-group", "wavlm-layer", "whisper")
 

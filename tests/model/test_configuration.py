@@ -126,13 +126,13 @@ def test_file_is_complete_and_reads_back_the_same(tiny_backbone, tmp_path):
     config.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["model_type"] == "vocal_burst"
-    assert {field for field in VocalBurstConfig.__annotations__ if field in stored} >= set(CHOICES)
+    assert CHOICES.keys() <= stored.keys()
     assert stored["encoder_config"]["num_hidden_layers"] == 1
     assert stored["states_norm"] == "none"
     assert stored["output_activation"] == "sigmoid"
     again = AutoConfig.from_pretrained(tmp_path)
     assert type(again) is VocalBurstConfig
-    assert again.to_dict() == config.to_dict()
+    assert again.to_dict() | {"_name_or_path": ""} == config.to_dict()
     assert again.label_names == ["b", "a"]
 
 

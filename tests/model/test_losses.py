@@ -151,16 +151,17 @@ def test_missing_classes_have_exactly_no_gradient(weights):
     assert (logits.grad[labels != -100].abs().sum(dim=1) > 0).all()
 
 
+VARIED = torch.linspace(0, 1, 16).sin().reshape(8, 2)
 DEGENERATE = {
     "one row": (torch.tensor([[0.3, 0.7]]), torch.tensor([[0.1, 0.9]])),
     "one row, hit exactly": (torch.tensor([[0.1, 0.9]]), torch.tensor([[0.1, 0.9]])),
-    "constant labels": (torch.rand(8, 2), torch.full((8, 2), 0.1)),
-    "constant scores": (torch.full((8, 2), 0.1), torch.rand(8, 2)),
+    "constant labels": (VARIED, torch.full((8, 2), 0.1)),
+    "constant scores": (torch.full((8, 2), 0.1), VARIED),
     "equal constants": (torch.full((8, 2), 0.1), torch.full((8, 2), 0.1)),
-    "perfect": (torch.arange(16.0).reshape(8, 2), torch.arange(16.0).reshape(8, 2)),
-    "no label in a column": (torch.rand(8, 2), torch.rand(8, 2).index_fill(1, torch.tensor([0]), NAN)),
-    "one label in a column": (torch.rand(2, 2), torch.tensor([[0.5, 0.2], [NAN, 0.4]])),
-    "no label": (torch.rand(8, 2), torch.full((8, 2), NAN)),
+    "perfect": (VARIED, VARIED),
+    "no label in a column": (VARIED + 1, VARIED.index_fill(1, torch.tensor([0]), NAN)),
+    "one label in a column": (VARIED[:2], torch.tensor([[0.5, 0.2], [NAN, 0.4]])),
+    "no label": (VARIED, torch.full((8, 2), NAN)),
 }
 
 
@@ -169,7 +170,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("loss", REGRESSION)
 def test_degenerate_batches_are_finite(loss, case, dtype):
     logits, labels = DEGENERATE[case]
-    logits = logits.to(dtype).requires_grad_()
+    logits = logits.to(dtype, copy=True).requires_grad_()
     value = LOSSES[loss](logits, labels, None)
     value.backward()
     assert value.isfinite()

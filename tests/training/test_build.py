@@ -77,9 +77,21 @@ def test_a_backbone_folder_and_a_checkpoint_of_ours(tiny_backbone, tiny_backbone
     extractor.save_pretrained(tmp_path)
     args.model_name_or_path = str(tmp_path)
     again, _ = build_model(TASKS["two"], args, "none")
-    assert all(np.array_equal(a.detach(), b.detach()) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        np.array_equal(a.detach(), b.detach()) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
     with pytest.raises(ValueError, match=r"predicts \['Valence', 'Arousal'\].*task 'high'"):
         build_model(TASKS["high"], args, "none")
+
+
+def test_a_head_that_the_checkpoint_has_not_is_refused(tiny_backbone, tmp_path):
+    model, extractor = build_model(TASKS["two"], arguments(tiny_backbone, pooling="mean"), "none")
+    model.save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    same = ModelArguments(model_name_or_path=str(tmp_path), pooling="mean", rnn_hidden_size=8)
+    assert build_model(TASKS["two"], same, "none")[0].config.pooling == "mean"
+    with pytest.raises(ValueError, match=r"--pooling max.*made with mean"):
+        build_model(TASKS["two"], ModelArguments(model_name_or_path=str(tmp_path), pooling="max"), "none")
 
 
 def test_encoder_config_is_inline_json_or_a_file(tmp_path):

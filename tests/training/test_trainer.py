@@ -84,7 +84,9 @@ def plain_loop(model, split, steps, rate, backbone_rate, warmup):
             if len(losses) == steps:
                 break
             done = len(losses)
-            share = done / warmup if done < warmup else 0.5 * (1 + math.cos(math.pi * (done - warmup) / (steps - warmup)))
+            share = (
+                done / warmup if done < warmup else 0.5 * (1 + math.cos(math.pi * (done - warmup) / (steps - warmup)))
+            )
             for group, start in zip(optimizer.param_groups, starts, strict=True):
                 group["lr"] = start * share
             values = torch.nn.utils.rnn.pad_sequence([waves[index] for index in batch], batch_first=True)
@@ -173,6 +175,15 @@ def test_early_stopping(build):
     trainer = build(run_args=RunArguments(early_stopping_patience=2), num_train_epochs=9, learning_rate=0.0, **flags)
     trainer.train()
     assert trainer.state.epoch == 3  # the first is the best, two more bring nothing
+
+
+def test_early_stopping_needs_evaluations_and_nothing_else(build):
+    run_args = RunArguments(early_stopping_patience=1)
+    with pytest.raises(ValueError, match="--eval_strategy no"):
+        build(run_args=run_args)
+    trainer = build(run_args=run_args, eval_strategy="epoch", num_train_epochs=9, learning_rate=0.0)
+    trainer.train()
+    assert trainer.state.epoch == 2
 
 
 def test_nothing_is_pickled_beside_the_model(build, tmp_path):

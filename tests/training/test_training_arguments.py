@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from avb_hf.training.arguments import CommonArguments
+from avb_hf.training.arguments import CommonArguments, RunArguments
 from avb_hf.training.training_arguments import REFUSED, VocalBurstTrainingArguments
 
 
@@ -48,6 +48,10 @@ def test_no_training_needs_no_evaluation_strategy(tmp_path):
         ({"train_sampling_strategy": "group_by_length"}, "leave it out"),
         ({"push_to_hub": True}, "not supported yet"),
         ({"remove_unused_columns": True}, "leave it out"),
+        ({"dataloader_drop_last": True}, "leave it out"),
+        ({"prediction_loss_only": True}, "leave it out"),
+        ({"per_device_train_batch_size": 0}, "at least 1"),
+        ({"gradient_accumulation_steps": 0}, "at least 1"),
         ({"output_dir": None}, "--output_dir is required"),
     ],
 )
@@ -56,6 +60,13 @@ def test_what_does_not_work_here_is_refused_with_advice(tmp_path, fields, advice
         VocalBurstTrainingArguments(**{"output_dir": str(tmp_path)} | fields)
     assert next(iter(fields)) in str(caught.value)
     assert "hf_secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flag", ["length_pool", "early_stopping_patience"])
+def test_counts_start_at_one(flag):
+    with pytest.raises(ValueError, match=f"--{flag} must be at least 1, got 0"):
+        RunArguments(**{flag: 0})
+    assert getattr(RunArguments(**{flag: 1}), flag) == 1
 
 
 def test_refused_values_are_no_defaults(tmp_path):
