@@ -115,3 +115,9 @@ def test_check_choice_lists_what_is_allowed():
         check_choice("pooling", "maxx", ("max", "mean"))
     with pytest.raises(ValueError, match=r"got 3$"):
         check_choice("pooling", 3, ("max", "mean"))
+
+
+@pytest.mark.parametrize("label", ["split", "file_id", "prediction", "official", "my_ccc", "my_uar"])
+def test_a_label_that_our_own_files_use_otherwise_is_refused(label):
+    with pytest.raises(ValueError, match=label):
+        TaskSpec("mine", (label, "x"))

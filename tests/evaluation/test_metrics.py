@@ -133,7 +133,7 @@ def test_a_ccc_that_is_not_finite_is_an_error_that_says_why(kind):
     scores, labels = {
         "unlabelled": (np.ones((5, 3)), np.full((5, 3), np.nan)),
         "one row": (np.ones((1, 3)), np.ones((1, 3))),
-        "constant and equal": (np.full((4, 3), 0.25), np.full((4, 3), 0.25)),
+        "constant and equal": (np.full((7, 3), 0.1), np.full((7, 3), 0.1)),
     }[kind]
     with pytest.raises(ValueError, match=r"ccc is not finite.*fewer than two labelled rows.*n_Valence"):
         METRICS["ccc"](scores, labels, REGRESSION)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from avb_hf.evaluation.prediction_files import read_predictions, write_predictions
-from avb_hf.tasks import TASKS, TaskSpec
+from avb_hf.tasks import TASKS
 
 IDS = ["00007", "00001", "a, b/né.wav"]
 SPLITS = ["validation", "test", "test"]
@@ -96,12 +96,6 @@ def test_logits_are_no_probabilities(row, tmp_path):
 def test_half_precision_probabilities_pass(tmp_path):
     write_predictions(tmp_path / "p.csv", IDS, SPLITS, probabilities(3, 30).astype(np.float16), TASKS["emogator"])
     assert len(cells(tmp_path / "p.csv")) == 4
-
-
-def test_a_label_called_like_another_column_is_an_error(tmp_path):
-    task = TaskSpec("mine", ("split", "x"))
-    with pytest.raises(ValueError, match="split"):
-        write_predictions(tmp_path / "p.csv", IDS, SPLITS, np.zeros((3, 2)), task)
 
 
 def test_reading_another_task_or_text_for_numbers_is_an_error(tmp_path):
