@@ -107,10 +107,7 @@ def cross_entropy_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | N
         class_weights = class_weights.to(logits)
     per_clip = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORED_CLASS, reduction="none")
     known = labels != IGNORED_CLASS
-    if class_weights is None:
-        return per_clip.sum() / known.sum().clamp(min=1)
-    total = class_weights[labels.where(known, 0)].where(known, 0).sum()
-    return per_clip.sum() / total.where(known.any(), 1)
+    return per_clip.sum() / _weight_known(labels, class_weights).where(known.any(), 1)
 
 
 def _refuse_class_weights(loss: str, class_weights: Tensor | None) -> None:
@@ -118,6 +115,27 @@ def _refuse_class_weights(loss: str, class_weights: Tensor | None) -> None:
         raise ValueError(f"class_weights go with loss 'cross_entropy', got loss {loss!r}")
 
 
+def _no_weight(labels: Tensor, class_weights: Tensor | None) -> None:
+    return None
+
+
+def _number_known(labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    return (~labels.isnan()).sum()
+
+
+def _weight_known(labels: Tensor, class_weights: Tensor | None) -> Tensor:
+    known = labels != IGNORED_CLASS
+    if class_weights is None:
+        return known.sum()
+    return class_weights[labels.where(known, 0)].where(known, 0).sum()
+
+
+# What each loss divides by, so that losses of parts add up to that of the whole; None where they do not.
+LOSS_WEIGHTS: dict[str, Callable[[Tensor, Tensor | None], Tensor | None]] = {
+    "ccc": _no_weight,
+    "mse": _number_known,
+    "cross_entropy": _weight_known,
+}
 LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "ccc": ccc_loss,
     "mse": mse_loss,

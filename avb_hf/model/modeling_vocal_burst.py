@@ -13,7 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from .configuration_vocal_burst import VocalBurstConfig, nearest
 from .encoders_vocal_burst import ENCODERS
 from .loading_vocal_burst import load_backbone, load_checkpoint, read_model_type
-from .losses_vocal_burst import LOSSES, at_least_float32
+from .losses_vocal_burst import LOSS_WEIGHTS, LOSSES, at_least_float32
 from .pooling_vocal_burst import POOLINGS
 
 RNN_CLASSES: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -189,9 +189,20 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         expected = logits.shape if self.config.problem_type == "regression" else logits.shape[:1]
         if labels.shape != expected:
             raise ValueError(f"labels must have shape {tuple(expected)}, got {tuple(labels.shape)}")
+        with torch.autocast(logits.device.type, enabled=False):
+            return LOSSES[self.config.loss](logits, labels, self._class_weights(labels))
+
+    def loss_weight(self, labels: Tensor) -> Tensor | None:
+        """Tell what the loss of a batch divides by: the number of labels that are there, or their classes' weights.
+
+        Returns:
+            A scalar; None for a loss that is no sum over clips, as the CCC's.
+        """
+        return LOSS_WEIGHTS[self.config.loss](labels, self._class_weights(labels))
+
+    def _class_weights(self, labels: Tensor) -> Tensor | None:
         weights = self.config.class_weights
-        weights = None if weights is None else torch.tensor(weights, device=logits.device)
-        return LOSSES[self.config.loss](logits, labels, weights)
+        return None if weights is None else torch.tensor(weights, device=labels.device)
 
     def _num_samples(self, input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
         batch, samples = input_values.shape

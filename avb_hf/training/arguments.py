@@ -10,6 +10,7 @@ from avb_hf.tasks import LossName
 # A flag without a value means true. HfArg writes into the mapping it gets, so each flag needs a copy.
 BARE = {"nargs": "?", "const": True}
 
+CccScope = Literal["batch", "micro"]
 Freeze = Literal["none", "feature_encoder", "backbone"]
 
 
@@ -64,6 +65,10 @@ class RunArguments:
     )
     freeze: Freeze = HfArg(
         default="feature_encoder", help="what is not trained: nothing, the convolutions, or the whole backbone"
+    )
+    ccc_scope: CccScope = HfArg(
+        default="batch",
+        help="the CCC loss is of the whole effective batch, over processes and accumulation, or of each part of it",
     )
     length_pool: int = HfArg(
         default=50, help="batches cut from one pool of clips sorted by length: less padding; 1 makes batches at random"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from torch import Tensor, nn
 from transformers import (
     EarlyStoppingCallback,
@@ -22,7 +24,9 @@ from transformers import (
 from avb_hf.data.collator import VocalBurstCollator
 from avb_hf.evaluation.metrics import METRICS
 from avb_hf.tasks import TaskSpec
-from avb_hf.training.arguments import RunArguments
+from avb_hf.training.arguments import CccScope, RunArguments
+from avb_hf.training.exact import EffectiveBatch
+from avb_hf.training.loader import EpochDataLoader, ProcessBatchSampler
 from avb_hf.training.optimizer import parameter_groups
 from avb_hf.training.progress import EpochLine, HeadlineMustExist
 from avb_hf.training.sampler import EpochLengthSampler
@@ -40,11 +44,13 @@ class VocalBurstTrainer(Trainer):
         backbone_learning_rate: Learning rate of the backbone; None is a tenth of `args.learning_rate`, the head's.
         args: Training arguments.
         length_pool: Batches that are cut from one pool of clips sorted by length.
+        ccc_scope: `batch` makes one loss of an optimizer step, over accumulated batches and processes; `micro` averages
+            the losses of its parts, which for the CCC is another loss.
         **kwargs: Passed on to transformers' Trainer.
     """
 
-    # Our loss is a mean over the batch, so accumulated batches must be averaged.
-    loss_is_scaled_for_ga = False
+    # The parts that `compute_loss` returns add up over an optimizer step: transformers must not divide them.
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -53,13 +59,15 @@ class VocalBurstTrainer(Trainer):
         args: VocalBurstTrainingArguments,
         backbone_learning_rate: float | None = None,
         length_pool: int = 50,
+        ccc_scope: CccScope = "batch",
         **kwargs: Any,
     ) -> None:
         self.task = task
         if backbone_learning_rate is None:
             backbone_learning_rate = HEAD_TO_BACKBONE * args.learning_rate
         self.backbone_learning_rate = backbone_learning_rate
-        self.length_pool = length_pool
+        self.length_pool, self.ccc_scope = length_pool, ccc_scope
+        self._step: EffectiveBatch | None = None
         if args.metric_for_best_model in (None, "loss"):
             args.metric_for_best_model, args.greater_is_better = task.headline, True
         super().__init__(args=args, compute_metrics=self._compute_metrics, **kwargs)
@@ -68,6 +76,15 @@ class VocalBurstTrainer(Trainer):
             self.add_callback(EpochLine(task.headline))
         self.add_callback(HeadlineMustExist(task.headline))
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
+        """Take the batches of the next optimizer step, which make one loss."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        self._step = EffectiveBatch(batches, model, partial(_scores, self.model_wrapped))
+        return batches, count
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -75,12 +92,14 @@ class VocalBurstTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """Compute the model's own loss of a batch, outside autocast, from its scores."""
-        labels = inputs["labels"]
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
-        with torch.autocast(outputs.logits.device.type, enabled=False):
-            loss = self.accelerator.unwrap_model(model).compute_loss(outputs.logits, labels)
-        return (loss, outputs) if return_outputs else loss
+        """Compute a batch's part of the loss of its optimizer step; outside training, the loss of the batch."""
+        if model.training and self._step is not None and self.ccc_scope == "batch":
+            return self._step.part_of_loss(inputs)
+        logits = _scores(model, inputs)
+        loss = self.accelerator.unwrap_model(model).compute_loss(logits, inputs["labels"])
+        if model.training:
+            loss = loss / self.current_gradient_accumulation_steps
+        return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
     def prediction_step(
         self,
@@ -113,11 +132,23 @@ class VocalBurstTrainer(Trainer):
         if self.is_world_process_zero():
             sys.stdout.write(text + "\n")
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> EpochLengthSampler:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        batch_size = self.args.train_batch_size * self.args.world_size
-        return EpochLengthSampler(dataset.with_format(None)["duration"][:], batch_size, seed, self.length_pool)
+    def get_train_dataloader(self) -> EpochDataLoader:
+        """Make the loader of this process's training batches."""
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        durations = self.train_dataset.with_format(None)["duration"][:]
+        effective = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        order = EpochLengthSampler(durations, effective, seed, self.length_pool)
+        batches = ProcessBatchSampler(
+            order, args.train_batch_size, args.gradient_accumulation_steps, args.world_size, args.process_index
+        )
+        return EpochDataLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+        )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save model and feature extractor, and the arguments as JSON: transformers would pickle them."""
@@ -131,6 +162,10 @@ class VocalBurstTrainer(Trainer):
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         return METRICS[self.task.metric](prediction.predictions, prediction.label_ids, self.task)
+
+
+def _scores(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return model(**{name: value for name, value in batch.items() if name != "labels"}).logits
 
 
 def make_trainer(
@@ -162,6 +197,7 @@ def make_trainer(
         args=args,
         backbone_learning_rate=run_args.backbone_learning_rate,
         length_pool=run_args.length_pool,
+        ccc_scope=run_args.ccc_scope,
         model=model,
         processing_class=feature_extractor,
         data_collator=VocalBurstCollator(feature_extractor, task),
