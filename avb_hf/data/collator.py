@@ -12,6 +12,16 @@ from transformers import SequenceFeatureExtractor
 from avb_hf.tasks import TaskSpec
 
 
+class ClipBatch(dict[str, Tensor]):
+    """A batch of tensors that knows its clips.
+
+    Attributes:
+        file_ids: File_ID of each clip.
+    """
+
+    file_ids: list[str]
+
+
 @dataclass
 class VocalBurstCollator:
     """Make a batch of the rows that `ClipReader` gives.
@@ -24,7 +34,7 @@ class VocalBurstCollator:
     feature_extractor: SequenceFeatureExtractor
     task: TaskSpec
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: list[dict[str, Any]]) -> ClipBatch:
         """Return `input_values` and `attention_mask` `(batch, samples)`, and `labels` where the rows have them.
 
         Raises:
@@ -34,8 +44,9 @@ class VocalBurstCollator:
         for row in rows:
             if len(row["audio"]) < shortest:
                 raise ValueError(f"{row['file_id']}: a clip needs at least {shortest} samples, got {len(row['audio'])}")
-        batch = dict(self.feature_extractor([row["audio"] for row in rows], padding=True, return_tensors="pt"))
+        batch = ClipBatch(self.feature_extractor([row["audio"] for row in rows], padding=True, return_tensors="pt"))
         if "labels" in rows[0]:
             dtype = torch.long if self.task.is_classification else torch.float32
             batch["labels"] = torch.tensor([row["labels"] for row in rows], dtype=dtype)
+        batch.file_ids = [row["file_id"] for row in rows]
         return batch

@@ -10,9 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from avb_hf import __version__
+from avb_hf.training.checkpoints import find_damage, newest_whole
 
 logger = logging.getLogger(__name__)
 
@@ -65,19 +64,22 @@ def clear_output_dir(folder: str | Path) -> None:
 
 
 def find_checkpoint(folder: str | Path, resume: str | None) -> str | None:
-    """Return the checkpoint to go on from: None for a new run, the newest for `auto`, else the one that is named.
+    """Return the checkpoint to go on from: None for a new run, for `auto` the newest whole one, else the one named.
 
     Raises:
-        ValueError: If the one that is named does not exist.
+        ValueError: If the one that is named does not exist or is damaged.
     """
     if resume is None:
         return None
     if resume == "auto":
-        newest = get_last_checkpoint(folder) if Path(folder).is_dir() else None
-        logger.info("resuming from %s", newest or "the beginning: no checkpoint yet")
+        newest = newest_whole(folder)
+        logger.info("resuming from %s", newest or "the beginning: there is no whole checkpoint")
         return newest
     if not Path(resume).is_dir():
         raise ValueError(f"--resume must be auto or a checkpoint folder, got {resume!r}, which does not exist")
+    damage = find_damage(resume)
+    if damage is not None:
+        raise ValueError(f"--resume {resume}: {damage}; --resume auto takes the newest checkpoint that is whole")
     return resume
 
 

@@ -20,12 +20,15 @@ from transformers import (
     SequenceFeatureExtractor,
     Trainer,
 )
+from transformers.trainer_utils import rotate_checkpoints
 
 from avb_hf.data.collator import VocalBurstCollator
 from avb_hf.evaluation.metrics import METRICS
 from avb_hf.tasks import TaskSpec
 from avb_hf.training.arguments import CccScope, RunArguments
+from avb_hf.training.checkpoints import PREFIX, seal
 from avb_hf.training.exact import EffectiveBatch
+from avb_hf.training.finite import FiniteGradients
 from avb_hf.training.loader import EpochDataLoader, ProcessBatchSampler
 from avb_hf.training.optimizer import parameter_groups
 from avb_hf.training.progress import EpochLine, HeadlineMustExist
@@ -68,6 +71,7 @@ class VocalBurstTrainer(Trainer):
         self.backbone_learning_rate = backbone_learning_rate
         self.length_pool, self.ccc_scope = length_pool, ccc_scope
         self._step: EffectiveBatch | None = None
+        self._clips_of_step: list[str] = []
         if args.metric_for_best_model in (None, "loss"):
             args.metric_for_best_model, args.greater_is_better = task.headline, True
         super().__init__(args=args, compute_metrics=self._compute_metrics, **kwargs)
@@ -75,6 +79,7 @@ class VocalBurstTrainer(Trainer):
             self.remove_callback(ProgressCallback)
             self.add_callback(EpochLine(task.headline))
         self.add_callback(HeadlineMustExist(task.headline))
+        self.add_callback(FiniteGradients(lambda: self._clips_of_step))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
@@ -82,6 +87,7 @@ class VocalBurstTrainer(Trainer):
         """Take the batches of the next optimizer step, which make one loss."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         model = self.accelerator.unwrap_model(self.model_wrapped)
+        self._clips_of_step = [file_id for batch in batches for file_id in getattr(batch, "file_ids", ())]
         self._step = EffectiveBatch(batches, model, partial(_scores, self.model_wrapped))
         return batches, count
 
@@ -149,6 +155,20 @@ class VocalBurstTrainer(Trainer):
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
         )
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint and seal it; only then are older ones deleted."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # every process writes its own random state
+        if self.args.should_save:
+            folder = self._get_output_dir(trial)
+            seal(Path(folder) / f"{PREFIX}{self.state.global_step}")
+            rotate_checkpoints(folder, limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save model and feature extractor, and the arguments as JSON: transformers would pickle them."""

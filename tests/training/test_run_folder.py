@@ -5,6 +5,7 @@ import json
 import pytest
 
 from avb_hf.training import run_folder
+from avb_hf.training.checkpoints import seal
 
 
 @pytest.fixture
@@ -53,8 +54,11 @@ def test_clearing_removes_what_a_run_left_and_nothing_else(used):
     assert [path.name for path in used.iterdir()] == ["thesis.tex"]
 
 
-def test_auto_is_the_newest_checkpoint(used, tmp_path):
+def test_auto_is_the_newest_whole_checkpoint(used, tmp_path):
     assert run_folder.find_checkpoint(used, None) is None
+    seal(used / "checkpoint-3")
+    assert run_folder.find_checkpoint(used, "auto") == str(used / "checkpoint-3")
+    seal(used / "checkpoint-12")
     assert run_folder.find_checkpoint(used, "auto") == str(used / "checkpoint-12")
     assert run_folder.find_checkpoint(used, str(used / "checkpoint-3")) == str(used / "checkpoint-3")
     assert run_folder.find_checkpoint(tmp_path / "absent", "auto") is None

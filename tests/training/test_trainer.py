@@ -13,6 +13,7 @@ from avb_hf.data.sources import load_corpus
 from avb_hf.tasks import TASKS
 from avb_hf.training.arguments import ModelArguments, RunArguments
 from avb_hf.training.build import build_model
+from avb_hf.training.finite import NonFiniteGradientError
 from avb_hf.training.sampler import EpochLengthSampler
 from avb_hf.training.trainer import make_trainer
 from avb_hf.training.training_arguments import VocalBurstTrainingArguments
@@ -149,11 +150,22 @@ def test_accumulated_batches_are_one_batch(build):
     torch.testing.assert_close(accumulated_gradient, gradient, atol=2e-6, rtol=1e-4)
 
 
-def test_a_nan_loss_is_logged_as_it_is(build):
-    trainer = build(max_steps=2)
-    torch.nn.init.constant_(trainer.model.classifier.bias, math.nan)
-    trainer.train()
-    assert all(math.isnan(loss) for loss in logged_losses(trainer))
+def test_a_gradient_that_is_not_finite_stops_before_the_step(build):
+    trainer = build(max_steps=3)
+    took, step = [], trainer.create_optimizer().step
+
+    def poisoned_step(*args, **kwargs):
+        step(*args, **kwargs)
+        took.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+        trainer.model.classifier.bias.register_hook(lambda gradient: gradient * math.nan)
+
+    trainer.optimizer.step = poisoned_step
+    with pytest.raises(NonFiniteGradientError, match=r"^step 2: .*the clips of the step are \d{5}(, \d{5})*$"):
+        trainer.train()
+    (after_first,) = took
+    for name, value in trainer.model.state_dict().items():
+        assert value.isfinite().all()
+        assert torch.equal(value, after_first[name])
 
 
 def test_a_headline_that_is_not_finite_stops_the_run(build):

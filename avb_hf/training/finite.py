@@ -1,0 +1,47 @@
+"""Stop before a gradient that is not finite destroys the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from avb_hf.training.exact import num_processes
+
+MAX_NAMED = 32
+
+
+class NonFiniteGradientError(ValueError):
+    """A gradient is NaN or infinite; no optimizer step was taken with it."""
+
+
+class FiniteGradients(TrainerCallback):
+    """Check every gradient before the optimizer steps, on all processes together.
+
+    Args:
+        clips_of_step: Tells the File_IDs of the step's clips on this process.
+    """
+
+    def __init__(self, clips_of_step: Callable[[], list[str]]) -> None:
+        self.clips_of_step = clips_of_step
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
+    ) -> None:
+        """Raise NonFiniteGradientError on every process if any of them has a gradient that is not finite."""
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients, torch.inf))
+        bad = (~norms.isfinite().all()).float()
+        if num_processes() > 1:
+            dist.all_reduce(bad)
+        if bad:
+            clips = self.clips_of_step()
+            more = f" and {len(clips) - MAX_NAMED} more" if len(clips) > MAX_NAMED else ""
+            raise NonFiniteGradientError(
+                f"step {state.global_step + 1}: a gradient is not finite, so no optimizer step was taken; the clips of "
+                f"the step are {', '.join(clips[:MAX_NAMED])}{more}"
+            )
