@@ -32,7 +32,7 @@ EMOGATOR_CATEGORIES = (
 DEFAULT_METRICS: dict[str, MetricName] = {"regression": "ccc", "single_label_classification": "uar"}
 DEFAULT_LOSSES: dict[str, LossName] = {"regression": "ccc", "single_label_classification": "cross_entropy"}
 
-RESERVED_LABELS = ("file_id", "split", "prediction", "official")
+RESERVED_LABELS = ("file_id", "split", "prediction", "official", "ccc", "uar")
 
 
 def check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
@@ -94,6 +94,8 @@ class TaskSpec:
             raise ValueError(f"task {self.name!r}: loss {self.loss!r} does not fit problem_type {self.problem_type!r}")
         if self.label_range is not None and not self.label_range[0] < self.label_range[1]:
             raise ValueError(f"task {self.name!r}: label_range must be low < high, got {self.label_range}")
+        if self.is_classification and len(self.labels) < 2:
+            raise ValueError(f"task {self.name!r}: two classes are the least, got {list(self.labels)}")
         if self.is_classification and self.class_column is None:
             raise ValueError(f"task {self.name!r}: a classification names its class_column")
 
@@ -168,11 +170,24 @@ def task_from_mapping(mapping: dict[str, Any], where: str) -> TaskSpec:
     check_choice(f"{where}: problem_type", values["problem_type"], get_args(ProblemType))
     values.setdefault("metric", DEFAULT_METRICS[values["problem_type"]])
     values.setdefault("loss", DEFAULT_LOSSES[values["problem_type"]])
-    values["labels"] = tuple(str(label) for label in values["labels"])
+    values["labels"] = _checked(where, "labels", values["labels"], str)
     if values.get("label_range") is not None:
-        low, high = values["label_range"]
-        values["label_range"] = (float(low), float(high))
+        low_high = _checked(where, "label_range", values["label_range"], int | float)
+        if len(low_high) != 2:
+            raise ValueError(f"{where}: label_range must be two numbers, lowest and highest, got {list(low_high)}")
+        values["label_range"] = (float(low_high[0]), float(low_high[1]))
+    if not isinstance(values.get("allow_missing", False), bool):
+        raise ValueError(f"{where}: allow_missing must be true or false, got {values['allow_missing']!r}")
     return TaskSpec(**values)
+
+
+def _checked(where: str, name: str, values: Any, kind: Any) -> tuple[Any, ...]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{where}: {name} must be a list, got {values!r}")
+    wrong = [value for value in values if not isinstance(value, kind) or isinstance(value, bool)]
+    if wrong:
+        raise ValueError(f"{where}: {name} must hold {kind}, got {wrong}; YAML reads a bare yes, no or 1 as no text")
+    return tuple(values)
 
 
 def load_task(name_or_path: str) -> TaskSpec:
@@ -188,7 +203,10 @@ def load_task(name_or_path: str) -> TaskSpec:
         check_choice("task (or a .yaml file with one)", name_or_path, tuple(TASKS))
     if not path.is_file():
         raise ValueError(f"task file {name_or_path} does not exist")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"task file {path} is no valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of task fields, got {type(content).__name__}")
     return task_from_mapping(content, str(path))

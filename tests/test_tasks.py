@@ -74,7 +74,7 @@ def test_sound_tasks_are_taken():
 
 def test_task_file(tmp_path):
     path = tmp_path / "relief.yaml"
-    path.write_text("labels: [Relief, 7]\nlabel_range: [1, 9]\nloss: mse\nallow_missing: true\n")
+    path.write_text("labels: [Relief, '7']\nlabel_range: [1, 9]\nloss: mse\nallow_missing: true\n")
     task = load_task(str(path))
     assert (task.name, task.labels, task.label_range) == ("relief", ("Relief", "7"), (1.0, 9.0))
     assert (task.loss, task.metric, task.problem_type, task.allow_missing) == ("mse", "ccc", "regression", True)
@@ -92,6 +92,13 @@ def test_task_file_of_classes_needs_no_loss_and_score():
         ("lables: [a]\n", "did you mean 'labels'"),
         ("name: x\n", "labels"),
         ("- a\n- b\n", "mapping"),
+        ("a: [b\n", "no valid YAML"),
+        ("labels: Pain\n", "labels must be a list"),
+        ("labels: [yes, no]\n", "YAML reads a bare yes"),
+        ("labels: [a]\nlabel_range: 5\n", "label_range must be a list"),
+        ("labels: [a]\nlabel_range: [0, 1, 2]\n", "two numbers"),
+        ("labels: [a]\nallow_missing: 'no'\n", "true or false"),
+        ("labels: [a]\nproblem_type: single_label_classification\nclass_column: c\n", "two classes"),
         ("labels: [a]\nproblem_type: classification\n", "single_label_classification"),
     ],
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
+
+from safetensors import SafetensorError
 
 # Command: what it does. `avb_hf.cli.<command>` holds its `main(argv)`.
 COMMANDS = {
@@ -31,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(command: str, argv: list[str]) -> int:
-    """Run one command; a user's mistake ends it with its message and exit code 2 instead of a traceback.
+    """Run one command; a user's mistake ends it with its message and exit code 2.
+
+    With `AVB_HF_DEBUG=1` in the environment there is a traceback as well.
 
     Args:
         command: Key of `COMMANDS`.
@@ -42,8 +47,9 @@ def run(command: str, argv: list[str]) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         importlib.import_module(f"avb_hf.cli.{command}").main(argv)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        logging.getLogger(__name__).debug("where it was raised", exc_info=True)
+    except (ValueError, TypeError, OSError, ImportError, SafetensorError) as error:
+        if os.environ.get("AVB_HF_DEBUG"):
+            raise
         sys.stderr.write(f"avb {command}: {error}\n")
         return 2
     except KeyboardInterrupt:

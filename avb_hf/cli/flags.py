@@ -7,7 +7,7 @@ import difflib
 import json
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +21,8 @@ RECIPE_READERS: dict[str, Callable[[str], Any]] = {
     ".json": json.loads,
     ".toml": tomllib.loads,
 }
+# A flag of the command line, and the one of a recipe that it takes the place of.
+EITHER_OR = {"model_name_or_path": "encoder_config", "encoder_config": "model_name_or_path"}
 
 
 class FlagParser(HfArgumentParser):
@@ -64,14 +66,17 @@ def split_recipe(argv: list[str]) -> list[str]:
     """Put a recipe's flags, if the first argument is one, before the rest, so that the command line wins."""
     if not argv or argv[0].startswith("-"):
         return argv
-    return recipe_flags(argv[0]) + argv[1:]
+    given = {word.split("=")[0].replace("-", "_") for word in argv[1:] if word.startswith("--")}
+    replaced = [old for new, old in EITHER_OR.items() if f"__{new}" in given]
+    return recipe_flags(argv[0], left_out=replaced) + argv[1:]
 
 
-def recipe_flags(name_or_path: str) -> list[str]:
+def recipe_flags(name_or_path: str, left_out: Sequence[str] = ()) -> list[str]:
     """Read a recipe as command-line flags, which are then checked like any others.
 
     Args:
         name_or_path: A YAML, TOML or JSON file, or the name of a packaged recipe.
+        left_out: Flags of the recipe that the command line replaces by others.
 
     Raises:
         ValueError: If there is no such recipe, or it is not a mapping of flags.
@@ -94,7 +99,12 @@ def recipe_flags(name_or_path: str) -> list[str]:
         raise ValueError(f"recipe {path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"recipe {path} must be a mapping of flags, got {type(content).__name__}")
-    return [word for flag, value in content.items() if value is not None for word in _as_words(flag, value)]
+    return [
+        word
+        for flag, value in content.items()
+        if value is not None and flag not in left_out
+        for word in _as_words(flag, value)
+    ]
 
 
 def _as_words(flag: str, value: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,7 @@ def run(
 
     from avb_hf.data.clips import ClipReader, describe_audio, require_samples
     from avb_hf.data.sources import infer_task, load_corpus, splits_were_drawn
-    from avb_hf.data.splits import write_split_table
+    from avb_hf.data.splits import subsample
     from avb_hf.training import outcome, run_folder
     from avb_hf.training.build import build_model
     from avb_hf.training.plan import describe_plan, try_one_batch
@@ -72,38 +71,33 @@ def run(
 
     task = infer_task(data)
     outcome.check_contest_name(run_args.team_name, run_args.submission, task)
-    splits = load_corpus(task, data)
-    audio = describe_audio(splits)
+    corpus = load_corpus(task, dataclasses.replace(data, max_train_samples=None, max_eval_samples=None))
+    splits = subsample(corpus, data.max_train_samples, data.max_eval_samples, data.split_seed)
 
     set_seed(args.seed)
     labels = splits["train"]["labels"][:] if args.do_train else None
     model, feature_extractor = build_model(task, model_args, run_args.freeze, labels)
-    require_samples(splits, model.config.min_samples)
+    require_samples(splits, model.config.min_samples, model.config.max_samples)
     splits = splits.with_transform(ClipReader(data, min_samples=model.config.min_samples))
-    if run_args.dry_run:
-        args.output_dir = tempfile.gettempdir()  # transformers makes this folder
     trainer = make_trainer(model, feature_extractor, splits, task, run_args, args)
     trainer.say(describe_plan(trainer, splits, task))
     if run_args.dry_run:
         trainer.say(try_one_batch(trainer, splits) + "\ndry run: nothing was written")
         return
 
+    record = run_folder.make_record(
+        [data, model_args, run_args, args],
+        {"task": dataclasses.asdict(task), "audio": describe_audio(splits), "model": model.config.to_dict()},
+        {"backbone_learning_rate": trainer.backbone_learning_rate},
+    )
+    drawn = corpus if splits_were_drawn(data) else None
     trainer.accelerator.wait_for_everyone()  # no process writes before all have checked the folder
     if trainer.is_world_process_zero():
-        if run_args.overwrite:
-            run_folder.clear_output_dir(folder)
-        flags = {**vars(data), **vars(model_args), **vars(run_args), **args.to_dict()}
-        facts = {"task": dataclasses.asdict(task), "audio": audio, "model": model.config.to_dict()}
-        run_folder.write_resolved_config(folder, flags, facts)
-        if splits_were_drawn(data):
-            write_split_table(splits, folder / run_folder.SPLIT_TABLE)
+        run_folder.begin(folder, record, drawn, run_args)
 
     if args.do_train:
-        trained = trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_model()
-        trainer.save_state()
-        trainer.save_metrics("train", trained.metrics)
+        trainer.train_and_save(checkpoint)
     predictions = outcome.score_and_predict(trainer, splits, task)
     if trainer.is_world_process_zero():
         outcome.write_files(predictions, task, folder, run_args.team_name, run_args.submission)
-    trainer.say(f"model, scores and predictions are in {folder}")
+    trainer.say(f"what the run made is in {folder}")

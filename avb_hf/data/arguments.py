@@ -56,3 +56,11 @@ class DataArguments:
     )
     max_train_samples: int | None = HfArg(default=None, help="use only this many training clips, drawn by --split_seed")
     max_eval_samples: int | None = HfArg(default=None, help="use only this many clips of each other split")
+
+    def __post_init__(self) -> None:
+        for name in ("max_duration", "trim_db", "max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"--{name} must be a positive number, got {value}")
+        if self.split_seed < 0:
+            raise ValueError(f"--split_seed must be 0 or more, got {self.split_seed}")

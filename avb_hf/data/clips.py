@@ -1,6 +1,7 @@
 """From checked table rows to datasets of clips, and from a dataset's rows to waveforms."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -112,26 +113,24 @@ def describe_audio(splits: DatasetDict) -> dict[str, dict[str, Any]]:
     }
 
 
-def require_samples(splits: DatasetDict, min_samples: int) -> None:
-    """Refuse clips that are shorter than a model needs.
+def require_samples(splits: DatasetDict, min_samples: int, max_samples: int | None = None) -> None:
+    """Refuse clips that are shorter or longer than a model takes.
 
     Args:
         splits: The corpus.
         min_samples: Shortest clip that the model takes, in samples at 16 kHz.
+        max_samples: Longest one; None if there is no limit.
 
     Raises:
         ValueError: If there are such clips; it names the first 20.
     """
-    needed = min_samples / SAMPLING_RATE
+    shortest, longest = min_samples / SAMPLING_RATE, (max_samples or math.inf) / SAMPLING_RATE
+    plain = [split.with_format(None) for split in splits.values()]
+    durations = [pair for split in plain for pair in zip(split["file_id"], split["duration"], strict=True)]
     problems = [
-        f"{file_id}: {duration:.4f} s"
-        for split in splits.values()
-        for file_id, duration in zip(
-            *(split.with_format(None)[name][:] for name in ("file_id", "duration")), strict=True
-        )
-        if duration < needed
+        f"{file_id}: {duration:.4f} s" for file_id, duration in durations if not shortest <= duration <= longest
     ]
-    raise_together(problems, f"the model needs clips of at least {needed:.4f} s")
+    raise_together(problems, f"the model takes clips of {shortest:.4f} to {longest:g} s")
 
 
 class ClipReader:
@@ -163,7 +162,7 @@ def _find_duplicates(clips: Sequence[Clip]) -> list[str]:
     first_of: dict[str | Path, Clip] = {}
     for clip in clips:
         # One file under two names is the same leak as one name in two rows.
-        for key in (clip.file_id, clip.path):
+        for key in (clip.file_id, clip.path.resolve()):
             first = first_of.setdefault(key, clip)
             if first is not clip:
                 name = f"File_ID {key}" if key is clip.file_id else f"file {key}"

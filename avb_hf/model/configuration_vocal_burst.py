@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "states_norm": ("none", "layer"),
     "output_norm": ("none", "batch"),
     "output_activation": ("none", "sigmoid"),
+    "problem_type": ("regression", "single_label_classification"),
     "loss": tuple(LOSSES),
 }
 # Dropped blocks and masked frames would make block k's output random or absent; an adapter stands behind it.
@@ -106,7 +107,7 @@ class VocalBurstConfig(PreTrainedConfig):
         self._resolve()
         super().__post_init__(**kwargs)
         self.problem_type = self.problem_type or "regression"
-        self.loss = self.loss or ("ccc" if self.problem_type == "regression" else "cross_entropy")
+        self.loss = self.loss or ("cross_entropy" if self.problem_type == "single_label_classification" else "ccc")
         self._check()
 
     def _resolve(self) -> None:
@@ -143,6 +144,8 @@ class VocalBurstConfig(PreTrainedConfig):
             raise ValueError("activation_before_pooling needs pool_over='logits': no frame has a score")
         if (self.loss == "cross_entropy") != (self.problem_type == "single_label_classification"):
             raise ValueError(f"loss {self.loss!r} does not fit problem_type {self.problem_type!r}")
+        if self.class_weights is not None and self.loss != "cross_entropy":
+            raise ValueError(f"class_weights go with loss 'cross_entropy', got loss {self.loss!r}")
         if self.class_weights is not None and len(self.class_weights) != self.num_labels:
             raise ValueError(f"class_weights must have {self.num_labels} values, got {len(self.class_weights)}")
 
@@ -150,6 +153,13 @@ class VocalBurstConfig(PreTrainedConfig):
     def label_names(self) -> list[str]:
         """Names of the output columns in order."""
         return [self.id2label[index] for index in range(self.num_labels)]
+
+    @property
+    def max_samples(self) -> int | None:
+        """Longest clip, in samples at 16 kHz; None if there is no limit."""
+        if self.encoder_config.model_type != "whisper":
+            return None
+        return 2 * self.encoder_config.max_source_positions * WHISPER_HOP
 
     @property
     def min_samples(self) -> int:

@@ -38,6 +38,8 @@ class VocalBurstFeatureExtractor(SequenceFeatureExtractor):
         min_samples: int = DEFAULT_MIN_SAMPLES,
         **kwargs: Any,
     ) -> None:
+        if kwargs.get("padding_side", "right") != "right":
+            raise ValueError(f"padding_side must be 'right', got {kwargs['padding_side']!r}")
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.do_normalize = do_normalize
         self.min_samples = min_samples

@@ -120,7 +120,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
     def _freeze(self, modules: list[nn.Module]) -> None:
         for module in modules:
             module.requires_grad_(False)
-        self._frozen = modules
+        self._frozen = [*self._frozen, *modules]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Wav2Vec2ForVocalBurst:

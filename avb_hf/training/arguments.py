@@ -32,23 +32,35 @@ class ModelArguments:
     states_norm: Literal["none", "layer"] | None = HfArg(
         default=None, help="LayerNorm between backbone and head (default: layer for Whisper, else none)"
     )
-    rnn: Literal["lstm", "gru", "none"] = HfArg(default="lstm", help="recurrent layers over the frames")
-    rnn_hidden_size: int = HfArg(default=512, help="width of each recurrent layer")
-    rnn_num_layers: int = HfArg(default=2, help="number of recurrent layers")
-    pooling: Literal["first", "last", "max", "mean"] = HfArg(default="last", help="how frames become one score")
-    pool_over: Literal["logits", "states"] = HfArg(
-        default="logits", help="pool behind the linear layer (the paper) or before it"
+    rnn: Literal["lstm", "gru", "none"] | None = HfArg(
+        default=None, help="recurrent layers over the frames (default: lstm)"
     )
-    pooling_mask: bool = HfArg(default=True, help="leave padded frames out of the pooling")
-    output_norm: Literal["none", "batch"] = HfArg(default="none", help="batch norm over the outputs")
+    rnn_hidden_size: int | None = HfArg(default=None, help="width of each recurrent layer (default: 512)")
+    rnn_num_layers: int | None = HfArg(default=None, help="number of recurrent layers (default: 2)")
+    pooling: Literal["first", "last", "max", "mean"] | None = HfArg(
+        default=None, help="how frames become one score (default: last)"
+    )
+    pool_over: Literal["logits", "states"] | None = HfArg(
+        default=None, help="pool behind the linear layer or before it (default: logits, behind, as the paper)"
+    )
+    pooling_mask: bool | None = HfArg(
+        default=None, help="leave padded frames out of the pooling (default: true)", metadata=dict(BARE)
+    )
+    output_norm: Literal["none", "batch"] | None = HfArg(
+        default=None, help="batch norm over the outputs (default: none)"
+    )
     output_activation: Literal["none", "sigmoid"] | None = HfArg(
         default=None, help="sigmoid maps scores into the label range (default: sigmoid where there is a range)"
     )
-    activation_before_pooling: bool = HfArg(default=False, help="activate frames rather than the pooled score")
-    masked_group_norm: bool = HfArg(
-        default=True, help="group-norm statistics over valid frames only (false: stock transformers)"
+    activation_before_pooling: bool | None = HfArg(
+        default=None, help="activate frames rather than the pooled score (default: false)", metadata=dict(BARE)
     )
-    loss: LossName | None = HfArg(default=None, help="training loss (default: the task's)")
+    masked_group_norm: bool | None = HfArg(
+        default=None,
+        help="group-norm statistics over valid frames only (default: true; false is stock transformers)",
+        metadata=dict(BARE),
+    )
+    loss: LossName | None = HfArg(default=None, help="training loss (default: the task's, or the checkpoint's)")
     class_weights: Literal["none", "balanced"] = HfArg(
         default="none", help="balanced weighs each class by the inverse of its share of the training clips"
     )
@@ -77,6 +89,7 @@ class RunArguments:
         default=None, help="stop after this many evaluations without a better headline score (off)"
     )
     resume: str | None = HfArg(default=None, help="auto or a checkpoint folder: go on where a run of ours stopped")
+    allow_changed_args: bool = HfArg(default=False, help="resume although flags, task or model have changed")
     overwrite: bool = HfArg(default=False, help="delete an earlier run in --output_dir first")
     dry_run: bool = HfArg(default=False, help="check data, one batch and memory, print the plan, write nothing")
     team_name: str = HfArg(default="team", help="team in the name of a contest file: A-VB-High_<team>_<n>.csv")
@@ -87,6 +100,9 @@ class RunArguments:
             value = getattr(self, flag)
             if value is not None and value < 1:
                 raise ValueError(f"--{flag} must be at least 1, got {value}")
+        rate = self.backbone_learning_rate
+        if rate is not None and not 0 <= rate < float("inf"):
+            raise ValueError(f"--backbone_learning_rate must be 0 or more, got {rate}")
 
 
 @dataclass

@@ -46,17 +46,19 @@ def build_model(
         raise ValueError(
             "give one of --model_name_or_path (a backbone or checkpoint) and --encoder_config (random weights)"
         )
-    fields = {name: getattr(args, name) for name in HEAD_FIELDS} | _task_fields(task, args, train_labels)
+    given = {field: getattr(args, field) for field in HEAD_FIELDS if getattr(args, field) is not None}
+    fields = given | _task_fields(task, args, train_labels)
     if name is None:
         encoder_config = read_encoder_config(str(args.encoder_config))
         model = Wav2Vec2ForVocalBurst(VocalBurstConfig(encoder_config=encoder_config, **fields))
         extractor = VocalBurstFeatureExtractor.for_backbone(None, model.config)
     elif _is_own_checkpoint(name):
-        losses = {field: fields[field] for field in ("loss", "class_weights")}
         config = VocalBurstConfig.from_pretrained(name)
         _require_task(config, task, name)
-        _require_head(config, args)
-        model = Wav2Vec2ForVocalBurst.from_pretrained(name, **losses)
+        _require_head(config, given, name)
+        losses = {"loss": args.loss, "class_weights": fields["class_weights"]}
+        changed = {field: value for field, value in losses.items() if value is not None}
+        model = Wav2Vec2ForVocalBurst.from_pretrained(name, **changed)
         extractor = AutoFeatureExtractor.from_pretrained(name)
     else:
         model = Wav2Vec2ForVocalBurst.from_pretrained(name, **fields)
@@ -127,11 +129,11 @@ def _is_own_checkpoint(name_or_path: str) -> bool:
     return content.get("model_type") == VocalBurstConfig.model_type
 
 
-def _require_head(config: VocalBurstConfig, args: ModelArguments) -> None:
-    for field in HEAD_FIELDS:
-        given, stored = getattr(args, field), getattr(config, field)
-        if given not in (getattr(ModelArguments, field), stored):
-            raise ValueError(f"--{field} {given}: {args.model_name_or_path} was made with {stored}: leave the flag out")
+def _require_head(config: VocalBurstConfig, given: dict[str, Any], name: str) -> None:
+    for field, value in given.items():
+        stored = getattr(config, field)
+        if value != stored:
+            raise ValueError(f"--{field} {value}: {name} was made with {stored}: leave the flag out")
 
 
 def _require_task(config: VocalBurstConfig, task: TaskSpec, name: str) -> None:

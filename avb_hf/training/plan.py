@@ -39,9 +39,13 @@ def try_one_batch(trainer: VocalBurstTrainer, splits: DatasetDict) -> str:
     batch = trainer.data_collator([split[index] for index in longest])
     batch = {name: value.to(trainer.args.device) for name, value in batch.items()}
     model: PreTrainedModel = trainer.model.train()
-    loss = model(**batch).loss
+    with trainer.compute_loss_context_manager():
+        loss = model(**batch).loss
     loss.backward()
     model.zero_grad()
-    unit = 1024**2 if sys.platform == "linux" else 1024**3
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    if trainer.args.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 1024**3
+    else:
+        unit = 1024**2 if sys.platform == "linux" else 1024**3
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     return f"one batch of {len(longest)} clips: loss {loss.item():.4f}, peak memory {peak:.2f} GiB"

@@ -5,18 +5,25 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
-class EpochLine(ProgressCallback):
-    """transformers' progress bars, with a line of loss, headline score and seconds instead of all values.
+class Bars(ProgressCallback):
+    """transformers' progress bars without all logged values written between them."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """Write nothing: `EpochLine` does."""
+
+
+class EpochLine(TrainerCallback):
+    """Writes loss, headline score and seconds of each epoch.
 
     Args:
         headline: Key of the headline score among the logged values.
     """
 
     def __init__(self, headline: str) -> None:
-        super().__init__()
         self.headline = headline
         self.loss: float | None = None
         self.began = 0.0
@@ -35,10 +42,10 @@ class EpochLine(ProgressCallback):
     ) -> None:
         """Write the line when the headline score comes in."""
         self.loss = logs.get("loss", self.loss)
-        if self.headline in logs and self.training_bar is not None:
+        if self.headline in logs and state.is_world_process_zero and state.max_steps > 0:
             loss = "" if self.loss is None else f"loss {float(self.loss):.4f}  "
-            self.training_bar.write(
-                f"epoch {state.epoch:g} of {state.num_train_epochs}:  {loss}"
+            tqdm.write(
+                f"epoch {state.epoch or 0:g} of {state.num_train_epochs}:  {loss}"
                 f"{self.headline} {logs[self.headline]:.4f}  {self.seconds:.1f} s"
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
+    PrinterCallback,
     ProgressCallback,
     SequenceFeatureExtractor,
     Trainer,
@@ -31,7 +33,7 @@ from avb_hf.training.exact import EffectiveBatch
 from avb_hf.training.finite import FiniteGradients
 from avb_hf.training.loader import EpochDataLoader, ProcessBatchSampler
 from avb_hf.training.optimizer import parameter_groups
-from avb_hf.training.progress import EpochLine, HeadlineMustExist
+from avb_hf.training.progress import Bars, EpochLine, HeadlineMustExist
 from avb_hf.training.sampler import EpochLengthSampler
 from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
@@ -72,12 +74,14 @@ class VocalBurstTrainer(Trainer):
         self.length_pool, self.ccc_scope = length_pool, ccc_scope
         self._step: EffectiveBatch | None = None
         self._clips_of_step: list[str] = []
-        if args.metric_for_best_model in (None, "loss"):
-            args.metric_for_best_model, args.greater_is_better = task.headline, True
+        if args.metric_for_best_model not in (None, "loss", task.metric, task.headline):
+            raise ValueError(f"the best epoch is chosen by {task.headline}, got {args.metric_for_best_model!r}")
+        args.metric_for_best_model, args.greater_is_better = task.headline, True
         super().__init__(args=args, compute_metrics=self._compute_metrics, **kwargs)
+        self.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         if not args.disable_tqdm:
-            self.remove_callback(ProgressCallback)
-            self.add_callback(EpochLine(task.headline))
+            self.add_callback(Bars())
+        self.add_callback(EpochLine(task.headline))
         self.add_callback(HeadlineMustExist(task.headline))
         self.add_callback(FiniteGradients(lambda: self._clips_of_step))
 
@@ -132,6 +136,13 @@ class VocalBurstTrainer(Trainer):
             )
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
+
+    def train_and_save(self, checkpoint: str | None) -> None:
+        """Train, from a checkpoint if there is one, and write the best model, the state and the training figures."""
+        trained = self.train(resume_from_checkpoint=checkpoint)
+        self.save_model()
+        self.save_state()
+        self.save_metrics("train", trained.metrics)
 
     def say(self, text: str) -> None:
         """Write a text to the screen, from the first process only."""
@@ -212,6 +223,8 @@ def make_trainer(
     patience = run_args.early_stopping_patience
     if patience is not None and args.do_train and args.eval_strategy == "no":
         raise ValueError("--early_stopping_patience needs evaluations, got --eval_strategy no")
+    if run_args.dry_run:
+        args.output_dir = tempfile.gettempdir()  # transformers makes this folder
     return VocalBurstTrainer(
         task=task,
         args=args,

@@ -34,7 +34,7 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
     warmup_steps: float = HfArg(default=0.06, help="warm-up in steps, or below 1 as a share of all steps")
     eval_strategy: str = HfArg(default="epoch", help="when to score the validation split")
     save_strategy: str = HfArg(default="epoch", help="when to save a checkpoint")
-    save_total_limit: int | None = HfArg(default=2, help="checkpoints kept besides none but the best")
+    save_total_limit: int | None = HfArg(default=2, help="checkpoints kept, the best one included")
     load_best_model_at_end: bool = HfArg(default=True, help="keep the epoch with the best headline score")
     logging_strategy: str = HfArg(default="epoch", help="when to log the training loss")
     logging_nan_inf_filter: bool = HfArg(default=False, help="hide losses that are not finite; never a good idea")
@@ -55,6 +55,9 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
                 raise ValueError(f"--{flag} must be at least 1, got {getattr(self, flag)}")
         if self.label_smoothing_factor != 0:
             raise ValueError("--label_smoothing_factor has no effect on our losses: leave it out")
+        for flag in ("learning_rate", "num_train_epochs"):
+            if not 0 <= getattr(self, flag) < float("inf"):
+                raise ValueError(f"--{flag} must be a number of 0 or more, got {getattr(self, flag)}")
         steps = self._resolve_steps()
         if not self.do_train:
             self.eval_strategy = self.save_strategy = "no"

@@ -81,3 +81,16 @@ def test_a_cut_run_is_not_written_over(command, cut_run, capsys):
 def test_auto_begins_where_there_is_no_checkpoint(command, tmp_path):
     assert command("fresh", "--resume", "auto", "--num_train_epochs", "1") == 0
     assert (tmp_path / "fresh" / "all_results.json").exists()
+
+
+def test_a_resume_with_other_flags_is_refused_and_writes_nothing(corpus_dir, tiny_flags, tmp_path, capsys):
+    flags = [*tiny_flags, "--data_dir", str(corpus_dir), "--output_dir", str(tmp_path / "run"), "--task", "two"]
+    assert run("train", flags) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
+    assert run("train", [*flags, "--resume", "auto", "--learning_rate", "0.5"]) == 2
+    message = capsys.readouterr().err
+    assert "flags.learning_rate: 0.01 is now 0.5" in message
+    assert "--allow_changed_args" in message
+    assert run("train", [*flags, "--resume", "auto", "--task", "high"]) == 2
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json")}
+    assert run("train", [*flags, "--resume", "auto", "--weight_decay", "0.5", "--allow_changed_args"]) == 0

@@ -9,12 +9,13 @@ from avb_hf.model import POOLINGS, VocalBurstConfig
 from avb_hf.model.configuration_vocal_burst import CHOICES
 from avb_hf.model.encoders_vocal_burst import ENCODERS
 from avb_hf.model.modeling_vocal_burst import RNN_CLASSES
+from avb_hf.tasks import ProblemType
 from avb_hf.training.arguments import ModelArguments
 
 CLASSES = {"problem_type": "single_label_classification", "num_labels": 3}
 
 
-@pytest.mark.parametrize("field", CHOICES)
+@pytest.mark.parametrize("field", [field for field in CHOICES if field != "problem_type"])
 def test_flags_offer_what_the_configuration_allows(field):
     hint = get_type_hints(ModelArguments)[field]
     literals = [hint, *get_args(hint)]
@@ -22,17 +23,22 @@ def test_flags_offer_what_the_configuration_allows(field):
     assert offered == CHOICES[field]
 
 
+def test_problem_types_are_those_of_tasks():
+    assert get_args(ProblemType) == CHOICES["problem_type"]
+
+
 def test_dicts_hold_the_choices():
     assert tuple(POOLINGS) == CHOICES["pooling"]
     assert (*RNN_CLASSES, "none") == CHOICES["rnn"]
 
 
-def test_flags_and_configuration_have_the_same_defaults():
-    flags = {field.name: field.default for field in dataclasses.fields(ModelArguments)}
-    fields = {field.name: field.default for field in dataclasses.fields(VocalBurstConfig)}
-    shared = (flags.keys() & fields.keys()) - {"encoder_config", "class_weights"}
-    assert len(shared) > 10
-    assert {name: flags[name] for name in shared} == {name: fields[name] for name in shared}
+def test_help_of_flags_names_the_configurations_defaults():
+    flags = {field.name: field for field in dataclasses.fields(ModelArguments)}
+    defaults = {field.name: field.default for field in dataclasses.fields(VocalBurstConfig) if field.name in flags}
+    fixed = {name: str(default).lower() for name, default in defaults.items() if default is not None}
+    assert len(fixed) == 9
+    assert [name for name in fixed if flags[name].default is not None] == []
+    assert [name for name, default in fixed.items() if f"(default: {default}" not in flags[name].metadata["help"]] == []
 
 
 @pytest.mark.parametrize(("blocks", "expected"), [(24, 12), (12, 12), (3, 3)])
@@ -90,6 +96,7 @@ def test_an_unknown_choice_names_the_nearest(tiny_backbone, field):
         ({"activation_before_pooling": True, "pool_over": "states"}, "pool_over='logits'"),
         ({"loss": "cross_entropy"}, "'cross_entropy' does not fit problem_type 'regression'"),
         ({"loss": "ccc", **CLASSES}, "'ccc' does not fit problem_type 'single_label_classification'"),
+        ({"class_weights": [1.0, 2.0], "num_labels": 2}, "'cross_entropy', got loss 'ccc'"),
         ({"class_weights": [1.0, 2.0], **CLASSES}, "3 values, got 2"),
     ],
 )
@@ -152,3 +159,8 @@ def test_the_callers_backbone_configuration_stays_as_it_is():
 def test_min_samples_of_the_published_front_end():
     assert VocalBurstConfig(encoder_config={"model_type": "wav2vec2"}).min_samples == 400
     assert VocalBurstConfig(encoder_config={"model_type": "whisper"}).min_samples == 201
+
+
+def test_max_samples_are_whispers_thirty_seconds():
+    assert VocalBurstConfig(encoder_config={"model_type": "whisper"}).max_samples == 480_000
+    assert VocalBurstConfig(encoder_config={"model_type": "wav2vec2"}).max_samples is None

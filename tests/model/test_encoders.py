@@ -175,7 +175,9 @@ def numpy_log_mel(clip, num_mel_bins):
 @pytest.mark.parametrize("num_mel_bins", [80, 128])
 def test_log_mel_is_that_of_each_clip_alone(num_mel_bins, pad):
     quiet_end = torch.cat([torch.randn(4_000), 1e-6 * torch.randn(4_000)])  # the floor of 8 below the loudest counts
-    clips = [quiet_end, 3 * torch.randn(2_345), 0.01 * torch.randn(12_000), torch.randn(201)]
+    click = torch.zeros(1_641)
+    click[560] = 1  # between two frames; its mirror image beyond the end falls on the middle of one and is louder
+    clips = [click, quiet_end, 3 * torch.randn(2_345), 0.01 * torch.randn(12_000), torch.randn(201)]
     values, mask = pad(clips, value=7.0)
     mel, num_frames = log_mel(values, mask.sum(dim=1), num_mel_bins)
     for clip, row, count in zip(clips, mel, num_frames, strict=True):

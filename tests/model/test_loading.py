@@ -5,7 +5,18 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, BertConfig, BertModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    BertConfig,
+    BertModel,
+    HubertForCTC,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForPreTraining,
+    WavLMForCTC,
+    WhisperForConditionalGeneration,
+)
 
 from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
 
@@ -67,19 +78,58 @@ def test_saving_and_loading_is_bit_exact(backbone, rnn, make_model, clips, pad, 
     assert fixed[0] == fixed[1] == ({"encoder.embed_positions.weight"} if backbone == "whisper" else set())
 
 
-def test_a_backbone_is_loaded_whole(backbone, stock_dir):
+def assert_loaded(model, reference):
+    reference = dict(reference.named_parameters())
+    assert [name for name, value in model.encoder.named_parameters() if not torch.equal(reference[name], value)] == []
+
+
+def test_a_backbone_is_loaded_whole(backbone, stock, stock_dir):
     folder = stock_dir(backbone)
-    stored = load_file(folder / "model.safetensors")
+    reference = type(stock(backbone)).from_pretrained(folder)
     model = Wav2Vec2ForVocalBurst.from_pretrained(folder, **HEAD)
-    loaded = {name.replace("parametrizations.weight.original", "weight_"): value
-              for name, value in model.encoder.state_dict().items()}  # fmt: skip
-    stored = {
-        name.removeprefix("encoder.") if backbone == "whisper" else name.replace("weight_g", "weight_0")
-        .replace("weight_v", "weight_1").replace("parametrizations.weight.original", "weight_"): value
-        for name, value in stored.items()
-    }  # fmt: skip
-    assert [name for name, value in loaded.items() if not torch.equal(stored[name], value)] == []
+    assert_loaded(model, reference.encoder if backbone == "whisper" else reference)
     assert model.config.encoder_config.model_type == backbone.split("-")[0]
+    fixed = [name for name, value in model.named_parameters() if not value.requires_grad]
+    assert fixed == ["encoder.embed_positions.weight"] * (backbone == "whisper")
+
+
+@pytest.mark.parametrize(
+    ("name", "model_class", "part"),
+    [
+        ("wav2vec2-layer-stable", Wav2Vec2ForCTC, "wav2vec2"),
+        ("wav2vec2-group", Wav2Vec2ForPreTraining, "wav2vec2"),
+        ("hubert-group", HubertForCTC, "hubert"),
+        ("wavlm-layer", WavLMForCTC, "wavlm"),
+        ("whisper", WhisperForConditionalGeneration, "model.encoder"),
+    ],
+)
+def test_a_backbone_is_found_in_a_model_for_another_job(name, model_class, part, stock, tmp_path):
+    whole = model_class(stock(name).config)
+    whole.save_pretrained(tmp_path)
+    assert_loaded(Wav2Vec2ForVocalBurst.from_pretrained(tmp_path, **HEAD), whole.get_submodule(part))
+
+
+def test_the_encoder_of_whisper_may_stand_alone(stock, tmp_path):
+    encoder = stock("whisper").encoder
+    encoder.save_pretrained(tmp_path)
+    assert_loaded(Wav2Vec2ForVocalBurst.from_pretrained(tmp_path, **HEAD), encoder)
+
+
+def test_old_names_of_weight_norm_are_read(stock_dir, tmp_path):
+    folder = shutil.copytree(stock_dir(BACKBONE), tmp_path / "old")
+    old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+
+    def rename(weights):
+        for new_name, old_name in old.items():
+            weights = {name.replace(new_name, old_name): value for name, value in weights.items()}
+        return weights
+
+    tamper(folder, rename)
+    assert any(name.endswith("weight_g") for name in load_file(folder / "model.safetensors"))
+    assert_loaded(
+        Wav2Vec2ForVocalBurst.from_pretrained(folder, **HEAD),
+        Wav2Vec2ForVocalBurst.from_pretrained(stock_dir(BACKBONE), **HEAD).encoder,
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from avb_hf.model import LOSSES, concordance_cc
+from avb_hf.model.losses_vocal_burst import LOSS_WEIGHTS
 from avb_hf.tasks import LossName
 
 NAN = float("nan")
@@ -72,15 +73,16 @@ def test_ccc_of_fewer_than_two_labels_is_undefined(labels):
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("what", ["preds", "target", "both"])
-def test_ccc_of_half_precision_is_computed_in_float32(half, what):
-    target = (0.5 + 0.004 * torch.randn(200, 1)).to(half)  # spread of a rounding step: E[x^2] - E[x]^2 would fail
-    preds = (target.float() + 0.004 * torch.randn(200, 1)).to(half)
+@pytest.mark.parametrize("spread", [0.004, 0.4])  # a rounding step, where E[x^2] - E[x]^2 would fail, and a usual one
+def test_ccc_of_half_precision_is_computed_in_float32(half, what, spread):
+    target = (0.5 + spread * torch.randn(200, 1)).to(half)
+    preds = (target.float() + 0.3 * spread * torch.randn(200, 1)).to(half)
     expected = textbook_ccc(preds.double()[:, 0].tolist(), target.double()[:, 0].tolist())
     preds = preds.float() if what == "target" else preds
     target = target.float() if what == "preds" else target
     ccc = concordance_cc(preds, target)
     assert ccc.dtype == torch.float32
-    assert ccc.item() == pytest.approx(expected, abs=1e-5)
+    assert ccc.item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("loss", REGRESSION)
@@ -209,3 +211,24 @@ def test_gradients_in_float64():
 def test_class_weights_are_refused_by_regression_losses(loss):
     with pytest.raises(ValueError, match=f"cross_entropy.*{loss}"):
         LOSSES[loss](torch.rand(3, 2), torch.rand(3, 2), torch.ones(2))
+
+
+def test_weights_of_losses_have_the_names_of_losses():
+    assert tuple(LOSS_WEIGHTS) == tuple(LOSSES)
+    assert LOSS_WEIGHTS["ccc"](torch.rand(4, 2), None) is None
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0, 4.0], dtype=torch.float64)])
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_losses_of_parts_add_up_by_their_weights(loss, weights):
+    logits, labels = ragged_labels()
+    labels[12:20] = NAN  # a part without any label
+    if loss == "mse":
+        weights = None
+    else:
+        labels = torch.randint(4, (40,)).where(labels[:, 0] > 0.3, -100)
+    parts = [(logits[rows], labels[rows]) for rows in (slice(0, 12), slice(12, 20), slice(20, 40))]
+    shares = [LOSS_WEIGHTS[loss](part, weights) for _, part in parts]
+    sums = [LOSSES[loss](*part, weights) * share for part, share in zip(parts, shares, strict=True)]
+    assert shares[1] == 0
+    torch.testing.assert_close(sum(sums) / sum(shares), LOSSES[loss](logits, labels, weights), rtol=1e-12, atol=0)

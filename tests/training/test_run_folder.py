@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from avb_hf.data.arguments import DataArguments
 from avb_hf.training import run_folder
+from avb_hf.training.arguments import RunArguments
 from avb_hf.training.checkpoints import seal
 
 
@@ -72,8 +74,11 @@ def test_a_checkpoint_that_is_not_there(used):
 def test_the_record_holds_flags_versions_and_facts(tmp_path):
     import torch
 
-    run_folder.write_resolved_config(tmp_path / "new", {"seed": 7}, {"audio": {"train": {"clips": 3}}})
+    facts, resolved = {"audio": {"train": {"clips": 3}}}, {"backbone_learning_rate": 1e-5}
+    record = run_folder.make_record([DataArguments(split_seed=7)], facts, resolved)
+    run_folder.begin(tmp_path / "new", record, None, RunArguments())
     record = json.loads((tmp_path / "new" / "resolved_config.json").read_text())
-    assert record["flags"] == {"seed": 7}
+    assert record["flags"]["split_seed"] == 7
+    assert record["flags"]["backbone_learning_rate"] == 1e-5
     assert record["audio"] == {"train": {"clips": 3}}
     assert record["versions"]["torch"] == torch.__version__
