@@ -136,6 +136,8 @@ class VocalBurstConfig(PreTrainedConfig):
                 raise ValueError(f"{field} must be one of {list(allowed)}, got {value!r}{nearest(str(value), allowed)}")
         if self.output_activation == "sigmoid" and self.label_range is None:
             raise ValueError("output_activation='sigmoid' needs label_range, the lowest and highest label")
+        if self.label_range is not None and self.problem_type != "regression":
+            raise ValueError(f"label_range belongs to a regression, got problem_type {self.problem_type!r}")
         if self.label_range is not None and not (
             len(self.label_range) == 2 and self.label_range[0] < self.label_range[1]
         ):

@@ -164,3 +164,8 @@ def test_min_samples_of_the_published_front_end():
 def test_max_samples_are_whispers_thirty_seconds():
     assert VocalBurstConfig(encoder_config={"model_type": "whisper"}).max_samples == 480_000
     assert VocalBurstConfig(encoder_config={"model_type": "wav2vec2"}).max_samples is None
+
+
+def test_classes_have_no_label_range():
+    with pytest.raises(ValueError, match="label_range belongs to a regression"):
+        VocalBurstConfig(problem_type="single_label_classification", label_range=(0, 1))
