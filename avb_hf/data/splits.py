@@ -1,7 +1,6 @@
 """Which clip is trained on, validated on and tested on: reading, drawing and writing it."""
 
 import csv
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +8,6 @@ import numpy as np
 from datasets import DatasetDict
 
 from avb_hf.tasks import check_choice
-
-logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {
