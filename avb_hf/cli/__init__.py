@@ -9,9 +9,12 @@ import sys
 
 from safetensors import SafetensorError
 
-# Command: what it does. `avb_hf.cli.<command>` holds its `main(argv)`.
+# Command: what it does. `avb_hf.cli.<command>` holds its `main(argv)`, which may return an exit code.
 COMMANDS = {
     "train": "fine-tune, score and predict; the same as run_avb.py",
+    "doctor": "look for what is wrong with a corpus before anything is trained on it",
+    "prepare": "bring raw recordings to 16 kHz mono at one level",
+    "audit": "prove that a checkpoint scores a clip alike alone and in any batch",
 }
 
 
@@ -46,7 +49,7 @@ def run(command: str, argv: list[str]) -> int:
     for chatty in ("httpx", "filelock", "numba"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        importlib.import_module(f"avb_hf.cli.{command}").main(argv)
+        return importlib.import_module(f"avb_hf.cli.{command}").main(argv) or 0
     except (ValueError, TypeError, OSError, ImportError, SafetensorError) as error:
         if os.environ.get("AVB_HF_DEBUG"):
             raise
@@ -55,4 +58,3 @@ def run(command: str, argv: list[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"avb {command}: interrupted\n")
         return 130
-    return 0

@@ -50,9 +50,10 @@ class FlagParser(HfArgumentParser):
         _, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(unknown[0], flags, n=1)
+            flag = unknown[0].partition("=")[0]  # not its value, which may be a secret
+            near = difflib.get_close_matches(flag, flags, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
-            raise ValueError(f"there is no flag {unknown[0]}{hint}")
+            raise ValueError(f"there is no flag {flag}{hint}")
         return self.parse_args_into_dataclasses(argv, look_for_args_file=False)
 
 

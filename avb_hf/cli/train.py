@@ -3,38 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avb_hf.cli.flags import FlagParser, print_help, split_recipe
 from avb_hf.data.arguments import DataArguments
 from avb_hf.training.arguments import CommonArguments, ModelArguments, RunArguments
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from avb_hf.training.trainer import VocalBurstTrainer
     from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
 USAGE = "run_avb.py [recipe] [--flag value ...]"
 OUR_GROUPS = [DataArguments, ModelArguments, RunArguments]
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Train, score and predict as the flags say.
 
     Args:
         argv: Arguments behind the program's name: a recipe, if any, and flags.
+
+    Returns:
+        0; or 128 and the number of the signal that stopped the training.
 
     Raises:
         ValueError: If flags or data cannot be used.
     """
     if "-h" in argv or "--help" in argv:
         print_help([*OUR_GROUPS, CommonArguments], USAGE)
-        return
+        return 0
     if "--help_all" in argv:
         from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
         print_help([*OUR_GROUPS, VocalBurstTrainingArguments], USAGE)
-        return
-    run(*parse(argv))
+        return 0
+    from avb_hf.training.signals import StoppedBySignalError
+
+    try:
+        run(*parse(argv))
+    except StoppedBySignalError as stop:
+        sys.stdout.write(f"{stop}; go on by --resume auto\n")
+        return stop.exit_code
+    return 0
 
 
 def parse(argv: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments, VocalBurstTrainingArguments]:
@@ -54,25 +68,30 @@ def parse(argv: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments,
 def run(
     data: DataArguments, model_args: ModelArguments, run_args: RunArguments, args: VocalBurstTrainingArguments
 ) -> None:
-    """Do a run: check, read, build, train, score, predict, write."""
+    """Check flags and data, build the model, and carry out the run."""
     from transformers import set_seed
 
-    from avb_hf.data.clips import ClipReader, describe_audio, require_samples
+    from avb_hf.data.clips import ClipReader, require_samples
+    from avb_hf.data.findings import Finding
+    from avb_hf.data.fingerprint import fingerprint
     from avb_hf.data.sources import infer_task, load_corpus, splits_were_drawn
     from avb_hf.data.splits import subsample
-    from avb_hf.training import outcome, run_folder
+    from avb_hf.training import outcome, processes, run_folder
     from avb_hf.training.build import build_model
-    from avb_hf.training.plan import describe_plan, try_one_batch
+    from avb_hf.training.plan import describe, describe_plan, try_one_batch
     from avb_hf.training.trainer import make_trainer
 
+    processes.require_world_size(args, run_args.expect_world_size)
     folder = Path(str(args.output_dir))
     run_folder.check_output_dir(folder, run_args.resume, run_args.overwrite)
     checkpoint = run_folder.find_checkpoint(folder, run_args.resume)
 
     task = infer_task(data)
     outcome.check_contest_name(run_args.team_name, run_args.submission, task)
-    corpus = load_corpus(task, dataclasses.replace(data, max_train_samples=None, max_eval_samples=None))
+    skipped: list[Finding] = []
+    corpus = load_corpus(task, dataclasses.replace(data, max_train_samples=None, max_eval_samples=None), skipped)
     splits = subsample(corpus, data.max_train_samples, data.max_eval_samples, data.split_seed)
+    processes.require_same_everywhere({"checkpoint": checkpoint, **fingerprint(splits)})
 
     set_seed(args.seed)
     labels = splits["train"]["labels"][:] if args.do_train else None
@@ -85,19 +104,43 @@ def run(
         trainer.say(try_one_batch(trainer, splits) + "\ndry run: nothing was written")
         return
 
-    record = run_folder.make_record(
-        [data, model_args, run_args, args],
-        {"task": dataclasses.asdict(task), "audio": describe_audio(splits), "model": model.config.to_dict()},
-        {"backbone_learning_rate": trainer.backbone_learning_rate},
-    )
+    flags = [data, model_args, run_args, args]
+    record = run_folder.make_record(flags, describe(trainer, splits, skipped), trainer.backbone_learning_rate)
     drawn = corpus if splits_were_drawn(data) else None
-    trainer.accelerator.wait_for_everyone()  # no process writes before all have checked the folder
-    if trainer.is_world_process_zero():
-        run_folder.begin(folder, record, drawn, run_args)
+    carry_out(trainer, splits, drawn, record, run_args, checkpoint)
 
-    if args.do_train:
-        trainer.train_and_save(checkpoint)
-    predictions = outcome.score_and_predict(trainer, splits, task)
+
+def carry_out(
+    trainer: VocalBurstTrainer,
+    splits: DatasetDict,
+    drawn: DatasetDict | None,
+    record: dict[str, Any],
+    run_args: RunArguments,
+    checkpoint: str | None,
+) -> None:
+    """Do what is not done yet of a run that was checked: train, score, predict, write.
+
+    Args:
+        trainer: Holds model, task and training arguments.
+        splits: The corpus, decoding its clips.
+        drawn: The whole corpus, if its split was drawn.
+        record: What makes the run.
+        run_args: Our own flags of the run.
+        checkpoint: Where to go on from, or None.
+    """
+    from avb_hf.training import outcome, run_folder
+
+    folder = Path(trainer.args.output_dir)
+    done = run_folder.how_far(folder, record, run_args)
+    if done == "finished":
+        trainer.say(f"the run in {folder} is finished: nothing to do")
+        return
+    trainer.accelerator.wait_for_everyone()  # no process writes before all have checked the folder
+    if trainer.is_world_process_zero() and done == "new":
+        run_folder.begin(folder, record, drawn, run_args.overwrite)
+    outcome.train(trainer, folder, checkpoint, is_trained=done == "trained")
+    predictions = outcome.score_and_predict(trainer, splits, trainer.task)
     if trainer.is_world_process_zero():
-        outcome.write_files(predictions, task, folder, run_args.team_name, run_args.submission)
+        outcome.write_files(predictions, trainer.task, folder, run_args.team_name, run_args.submission)
+        run_folder.seal_results(folder)
     trainer.say(f"what the run made is in {folder}")

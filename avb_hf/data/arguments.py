@@ -8,6 +8,7 @@ from transformers.hf_argparser import HfArg
 SourceName = Literal["avb", "emogator", "manifest", "demo"]
 Channels = Literal["mean", "first", "error"]
 LongClips = Literal["error", "crop"]
+OnBadAudio = Literal["error", "skip"]
 
 
 @dataclass
@@ -54,6 +55,10 @@ class DataArguments:
     trim_db: float | None = HfArg(
         default=None, help="trim leading and trailing sound this many dB below the peak (off)"
     )
+    on_bad_audio: OnBadAudio = HfArg(
+        default="error", help="what happens to clips whose audio cannot be used: stop and name them, or train without"
+    )
+    max_bad_audio: float = HfArg(default=0.01, help="largest share of the clips that --on_bad_audio skip leaves out")
     max_train_samples: int | None = HfArg(default=None, help="use only this many training clips, drawn by --split_seed")
     max_eval_samples: int | None = HfArg(default=None, help="use only this many clips of each other split")
 
@@ -62,5 +67,7 @@ class DataArguments:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"--{name} must be a positive number, got {value}")
+        if not 0 <= self.max_bad_audio < 1:
+            raise ValueError(f"--max_bad_audio must be in [0, 1), got {self.max_bad_audio}")
         if self.split_seed < 0:
             raise ValueError(f"--split_seed must be 0 or more, got {self.split_seed}")

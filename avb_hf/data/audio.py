@@ -31,11 +31,12 @@ class AudioFileError(ValueError):
         file_id: The clip's File_ID.
         path: The audio file.
         reason: What is wrong with it.
+        kind: Key of `avb_hf.data.findings.KINDS`.
     """
 
-    def __init__(self, file_id: str, path: str | Path, reason: str) -> None:
-        super().__init__(file_id, path, reason)
-        self.file_id, self.path, self.reason = file_id, path, reason
+    def __init__(self, file_id: str, path: str | Path, reason: str, kind: str = "unreadable_audio") -> None:
+        super().__init__(file_id, path, reason, kind)
+        self.file_id, self.path, self.reason, self.kind = file_id, path, reason, kind
 
     def __str__(self) -> str:
         return f"File_ID {self.file_id} ({self.path}): {self.reason}"
@@ -87,10 +88,64 @@ def check_header(header: AudioHeader, path: str | Path, file_id: str, args: Data
         AudioFileError: If the clip is too short, too long, or has more channels than wanted.
     """
     if args.channels == "error" and header.channels > 1:
-        raise AudioFileError(file_id, path, f"has {header.channels} channels; choose --channels mean or first")
+        reason = f"has {header.channels} channels; choose --channels mean or first"
+        raise AudioFileError(file_id, path, reason, "unwanted_channels")
     if header.duration > args.max_duration and args.long_clips == "error":
-        raise AudioFileError(file_id, path, _too_long(header.duration, args.max_duration))
+        raise AudioFileError(file_id, path, _too_long(header.duration, args.max_duration), "too_long")
+    if not header.num_frames:
+        raise AudioFileError(file_id, path, "is empty: it has a header and 0 samples", "empty_audio")
     _check_length(int(np.ceil(header.duration * SAMPLING_RATE)), path, file_id, SAMPLING_RATE, min_samples)
+
+
+def decode(path: str | Path, file_id: str, args: DataArguments) -> tuple[AudioHeader, np.ndarray]:
+    """Decode a file as it is and check that all of it is there.
+
+    Args:
+        path: The audio file.
+        file_id: The clip's File_ID, for messages.
+        args: `channels`, `max_duration` and `long_clips` are looked at.
+
+    Returns:
+        The header, and the samples of shape `(samples, channels)`, float32, full scale at 1.
+
+    Raises:
+        AudioFileError: If the file is missing, damaged, empty or no audio, holds NaN or infinity, is too long, or has
+            more channels than wanted.
+    """
+    with _open(path, file_id) as file:
+        header = _header_of(file)
+        check_header(header, path, file_id, args, min_samples=1)
+        frames = file.read(dtype="float32", always_2d=True)  # (samples, channels)
+    missing = header.num_frames - len(frames)
+    if missing > _LENGTH_TOLERANCE * header.sampling_rate:
+        reason = f"is cut off: {len(frames)} of {header.num_frames} samples can be decoded"
+        raise AudioFileError(file_id, path, reason, "truncated_audio")
+    if not np.isfinite(frames).all():
+        raise AudioFileError(file_id, path, "holds NaN or infinite samples", "nan_audio")
+    return header, frames
+
+
+def to_clip(
+    frames: np.ndarray,
+    header: AudioHeader,
+    path: str | Path,
+    file_id: str,
+    args: DataArguments,
+    sampling_rate: int = SAMPLING_RATE,
+    min_samples: int = MIN_SAMPLES,
+) -> np.ndarray:
+    """Make a mono clip at one sampling rate of a decoded file; the arguments are those of `decode` and `load_clip`.
+
+    Raises:
+        AudioFileError: If the clip is too short, or has channels that cancel each other.
+    """
+    clip = mix(frames, path, file_id, args.channels)
+    clip = _resample(clip, header.sampling_rate, sampling_rate)
+    if args.trim_db is not None:
+        clip = _trim(clip, args.trim_db)
+    clip = _centre(clip, int(args.max_duration * sampling_rate))
+    _check_length(len(clip), path, file_id, sampling_rate, min_samples)
+    return clip
 
 
 def load_clip(
@@ -113,24 +168,10 @@ def load_clip(
         Waveform of shape `(samples,)`, float32, full scale at 1.
 
     Raises:
-        AudioFileError: If the file is missing, damaged or no audio, holds NaN or infinity, is too short or too long, or
-            has channels that cancel each other.
+        AudioFileError: If the file cannot be used, as `decode` and `to_clip` say.
     """
-    with _open(path, file_id) as file:
-        header = _header_of(file)
-        check_header(header, path, file_id, args, min_samples=1)
-        frames = file.read(dtype="float32", always_2d=True)  # (samples, channels)
-    missing = header.num_frames - len(frames)
-    if missing > _LENGTH_TOLERANCE * header.sampling_rate:
-        raise AudioFileError(file_id, path, f"is cut off: {len(frames)} of {header.num_frames} samples can be decoded")
-    if not np.isfinite(frames).all():
-        raise AudioFileError(file_id, path, "holds NaN or infinite samples")
-    clip = _mix(frames, path, file_id, args.channels)
-    clip = _resample(clip, header.sampling_rate, sampling_rate)
-    if args.trim_db is not None:
-        clip = _trim(clip, args.trim_db)
-    clip = _centre(clip, int(args.max_duration * sampling_rate))
-    _check_length(len(clip), path, file_id, sampling_rate, min_samples)
+    header, frames = decode(path, file_id, args)
+    clip = to_clip(frames, header, path, file_id, args, sampling_rate, min_samples)
     if not clip.any():
         _warn_once(f"File_ID {file_id} ({path}) is silent")
     return clip
@@ -139,7 +180,9 @@ def load_clip(
 @contextmanager
 def _open(path: str | Path, file_id: str) -> Iterator[soundfile.SoundFile]:
     if not Path(path).is_file():
-        raise AudioFileError(file_id, path, "the file is missing")
+        raise AudioFileError(file_id, path, "the file is missing", "missing_audio")
+    if not Path(path).stat().st_size:
+        raise AudioFileError(file_id, path, "is empty: 0 bytes", "empty_audio")
     try:
         _check_riff(Path(path), file_id)
         with soundfile.SoundFile(path) as file:
@@ -164,7 +207,8 @@ def _check_riff(path: Path, file_id: str) -> None:
                 present = path.stat().st_size - file.tell()
                 streamed = size >= 0xFFFFFF00
                 if size > present and not streamed:
-                    raise AudioFileError(file_id, path, f"is cut off: {present} of {size} bytes of audio are there")
+                    reason = f"is cut off: {present} of {size} bytes of audio are there"
+                    raise AudioFileError(file_id, path, reason, "truncated_audio")
                 return
             file.seek(size + size % 2, 1)
 
@@ -180,13 +224,20 @@ def _mix_first(frames: np.ndarray) -> np.ndarray:
 MIXES = {"mean": _mix_mean, "first": _mix_first, "error": _mix_first}
 
 
-def _mix(frames: np.ndarray, path: str | Path, file_id: str, channels: Channels) -> np.ndarray:
+def mix(frames: np.ndarray, path: str | Path, file_id: str, channels: Channels) -> np.ndarray:
+    """Make one channel, of shape `(samples,)`, of those of a file, `(samples, channels)`.
+
+    Raises:
+        AudioFileError: If the average of the channels is 60 dB or more below the loudest of them.
+    """
     check_choice("channels", channels, tuple(MIXES))
+    if frames.shape[1] == 1:
+        return frames[:, 0]
     clip = np.ascontiguousarray(MIXES[channels](frames))
     loudest = _rms(frames).max()
     if channels == "mean" and loudest > 0 and _rms(clip) < _CANCELLED * loudest:
         reason = "its channels cancel each other when averaged; choose --channels first"
-        raise AudioFileError(file_id, path, reason)
+        raise AudioFileError(file_id, path, reason, "cancelling_channels")
     return clip
 
 
@@ -220,7 +271,7 @@ def _too_long(duration: float, limit: float) -> str:
 def _check_length(samples: int, path: str | Path, file_id: str, sampling_rate: int, min_samples: int) -> None:
     if samples < min_samples:
         reason = f"is too short: {samples} samples at {sampling_rate} Hz, the model needs {min_samples}"
-        raise AudioFileError(file_id, path, reason)
+        raise AudioFileError(file_id, path, reason, "too_short")
 
 
 @functools.cache

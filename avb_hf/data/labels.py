@@ -1,7 +1,7 @@
 """From the text of label cells to numbers and classes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -14,33 +14,71 @@ MISSING_CELLS = ("", "nan", "na")
 Labels = list[float] | int
 
 
+class LabelError(ValueError):
+    """A label that cannot be used.
+
+    Args:
+        kind: Key of `avb_hf.data.findings.KINDS`.
+        message: What is wrong with it.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind, self.message = kind, message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def is_missing(cell: str) -> bool:
     """Whether a cell says that a label was not given."""
     return cell.strip().lower() in MISSING_CELLS
 
 
-def parse_labels(cells: Mapping[str, str], task: TaskSpec, allow_missing: bool) -> Labels:
+def parse_labels(
+    cells: Mapping[str, str], task: TaskSpec, allow_missing: bool, unranged: Collection[str] = ()
+) -> Labels:
     """Parse the label cells of one row.
 
     Args:
         cells: Text by column; the task's label columns are among them.
         task: What the columns mean.
         allow_missing: Whether an empty or NaN cell means "not rated".
+        unranged: Columns whose numbers may be outside the task's range.
 
     Returns:
         One number per label, NaN where missing; for a classification the class's index, -100 where missing.
 
     Raises:
-        ValueError: If a label is missing but must not be, no number, out of range, or an unknown class.
+        LabelError: If a label is missing but must not be, no number, out of range, or an unknown class.
     """
     if task.is_classification:
         return _parse_class(cells[task.label_columns[0]], task, allow_missing)
-    return [_parse_number(label, cells[label], task, allow_missing) for label in task.labels]
+    return [
+        _parse_number(label, cells[label], None if label in unranged else task.label_range, allow_missing)
+        for label in task.labels
+    ]
 
 
 def missing_labels(task: TaskSpec) -> Labels:
     """Return the labels of a row that has none."""
     return MISSING_CLASS if task.is_classification else [math.nan] * len(task.labels)
+
+
+def columns_on_1_9_scale(rows: Sequence[Mapping[str, str]], task: TaskSpec) -> list[str]:
+    """Return the label columns that look rated on a scale of 1-9 though the task's range is [0, 1].
+
+    They are those of which nine in ten numbers or more lie in 1-9, and not all of these at 1.
+    """
+    if task.label_range != (0, 1):
+        return []
+    columns = []
+    for label in task.labels:
+        numbers = [number for row in rows if (number := _number(row[label])) is not None]
+        on_scale = [number for number in numbers if 1 <= number <= 9]
+        if on_scale and max(on_scale) > 1 and len(on_scale) >= 0.9 * len(numbers):
+            columns.append(label)
+    return columns
 
 
 def labels_vary(labels: Sequence[Labels]) -> bool:
@@ -53,31 +91,41 @@ def labels_vary(labels: Sequence[Labels]) -> bool:
 def _parse_class(cell: str, task: TaskSpec, allow_missing: bool) -> int:
     if cell not in task.labels and is_missing(cell):
         if not allow_missing:
-            raise ValueError(_refuse_missing(str(task.class_column), cell))
+            raise _missing(str(task.class_column), cell)
         return MISSING_CLASS
-    check_choice(f"class {task.class_column}", cell, task.labels)
+    try:
+        check_choice(f"class {task.class_column}", cell, task.labels)
+    except ValueError as error:
+        raise LabelError("unknown_class", str(error)) from None
     return task.labels.index(cell)
 
 
-def _parse_number(label: str, cell: str, task: TaskSpec, allow_missing: bool) -> float:
+def _parse_number(label: str, cell: str, label_range: tuple[float, float] | None, allow_missing: bool) -> float:
     if is_missing(cell):
         if not allow_missing:
-            raise ValueError(_refuse_missing(label, cell))
+            raise _missing(label, cell)
         return math.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        raise ValueError(f"label {label} must be a number, got {cell!r}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"label {label} must be finite, got {cell!r}")
-    low, high = task.label_range or (-math.inf, math.inf)
+    value = _number(cell)
+    if value is None:
+        raise LabelError("bad_label", f"label {label} must be a finite number, got {cell!r}")
+    low, high = label_range or (-math.inf, math.inf)
     if not low <= value <= high:
         hint = (
             "; labels on a scale of 1-9 must be mapped to [0, 1] first" if (low, high) == (0, 1) and value <= 9 else ""
         )
-        raise ValueError(f"label {label} = {value:g} is outside label_range [{low:g}, {high:g}] (--label_range){hint}")
+        message = f"label {label} = {value:g} is outside label_range [{low:g}, {high:g}] (--label_range){hint}"
+        raise LabelError("label_out_of_range", message)
     return value
 
 
-def _refuse_missing(column: str, cell: str) -> str:
-    return f"label {column} is missing ({cell!r}), which task and --allow_missing_labels do not allow"
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _missing(column: str, cell: str) -> LabelError:
+    message = f"label {column} is missing ({cell!r}), which task and --allow_missing_labels do not allow"
+    return LabelError("missing_label", message)

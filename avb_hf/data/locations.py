@@ -3,6 +3,12 @@
 from pathlib import Path
 
 from avb_hf.data.arguments import DataArguments
+from avb_hf.data.listing import Listing
+
+AUDIO_SUFFIXES = (
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".m4a", ".aac", ".wma", ".webm",
+    ".wave", ".aifc", ".caf", ".w64", ".rf64", ".amr",
+)  # fmt: skip
 
 
 def corpus_folder(args: DataArguments) -> Path:
@@ -19,11 +25,15 @@ def corpus_folder(args: DataArguments) -> Path:
     return folder
 
 
-def check_inside(path: Path, folder: Path) -> None:
-    """Check that a file, symbolic links followed, is inside a folder.
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file, symbolic links followed, is inside a folder."""
+    return path.resolve().is_relative_to(folder.resolve())
 
-    Raises:
-        ValueError: If it is not.
-    """
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{path} leads out of the data folder {folder}")
+
+def find_orphans(listing: Listing) -> list[Path]:
+    """Return the audio files of the corpus's folder that no clip is; none, where the folder may hold others."""
+    if listing.folder is None:
+        return []
+    named = {path.resolve() for path in (*(clip.path for clip in listing.clips), *listing.others)}
+    found = (path for path in listing.folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    return sorted(path for path in found if path.resolve() not in named)

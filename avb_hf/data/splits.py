@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from datasets import DatasetDict
 
+from avb_hf.data.findings import CorpusError, Finding
 from avb_hf.tasks import check_choice
 
 SPLITS = ("train", "validation", "test")
@@ -44,11 +45,12 @@ def draw_by_group(groups: Sequence[str], seed: int) -> list[str]:
         Split of each clip: of the groups 15 % (at least one) go to validation, as many to test, the rest to train.
 
     Raises:
-        ValueError: If there are fewer than three groups.
+        CorpusError: If there are fewer than three groups.
     """
     names = sorted(set(groups))
     if len(names) < 3:
-        raise ValueError(f"a split disjoint by speaker needs at least 3 speakers, got {names}; give the split itself")
+        message = f"a split disjoint by speaker needs at least 3 speakers, got {names}; give the split itself"
+        raise CorpusError([Finding("undrawable_split", message)])
     order = np.random.default_rng(seed).permutation(names)
     held_out = max(1, round(_HELD_OUT_SHARE * len(names)))
     assigned = dict.fromkeys(names, "train")
@@ -68,10 +70,11 @@ def draw_by_class(classes: Sequence[str], seed: int) -> list[str]:
         Split of each clip. A class of seven or more clips is in all three splits.
 
     Raises:
-        ValueError: If there are fewer than seven clips.
+        CorpusError: If there are fewer than seven clips.
     """
     if len(classes) < 7:
-        raise ValueError(f"a split can be drawn from 7 clips or more, got {len(classes)}; give the split itself")
+        message = f"a split can be drawn from 7 clips or more, got {len(classes)}; give the split itself"
+        raise CorpusError([Finding("undrawable_split", message)])
     random = np.random.default_rng(seed)
     rank = {name: position for position, name in enumerate(random.permutation(sorted(set(classes))).tolist())}
     class_by_class = sorted(random.permutation(len(classes)).tolist(), key=lambda index: rank[classes[index]])

@@ -11,11 +11,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import HubertModel, PreTrainedConfig, Wav2Vec2Model, WavLMModel
+from transformers import HubertModel, PreTrainedConfig, PreTrainedModel, Wav2Vec2Model, WavLMModel
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .configuration_vocal_burst import SAMPLING_RATE, WHISPER_HOP, WHISPER_WINDOW
+from .configuration_vocal_burst import SAMPLING_RATE, WHISPER_HOP, WHISPER_WINDOW, VocalBurstConfig
 from .losses_vocal_burst import at_least_float32
 from .pooling_vocal_burst import frame_mask
 
@@ -56,6 +56,7 @@ class ConvolutionalEncoder:
         self.use_masked_group_norm = use_masked_group_norm
         if config.do_stable_layer_norm:
             self.encoder.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
+        self._no_split_modules = _uncut_classes(self, self.encoder.layers)
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -119,6 +120,7 @@ class WhisperBurstEncoder(WhisperEncoder):
     def __init__(self, config: PreTrainedConfig, use_masked_group_norm: bool = True) -> None:
         super().__init__(config)
         self.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
+        self._no_split_modules = _uncut_classes(self, self.layers)
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -160,6 +162,12 @@ class WhisperBurstEncoder(WhisperEncoder):
         """Run waveforms `(batch, samples)` to raw states `(batch, frames, hidden)` and valid frames `(batch,)`."""
         features, num_frames = self.front_end(input_values, num_samples)
         return self.blocks(features, num_frames), num_frames
+
+
+def _uncut_classes(encoder: PreTrainedModel, blocks: nn.ModuleList) -> set[str]:
+    """Name what sharding and device maps keep whole: blocks, and what the stock class names that is really there."""
+    present = {type(module).__name__ for module in encoder.modules()}
+    return {type(blocks[0]).__name__} | (present & set(encoder._no_split_modules or ()))
 
 
 def log_mel(input_values: Tensor, num_samples: Tensor, num_mel_bins: int) -> tuple[Tensor, Tensor]:
@@ -216,3 +224,22 @@ ENCODERS: dict[str, type[nn.Module]] = {
     "wavlm": WavLMBurstEncoder,
     "whisper": WhisperBurstEncoder,
 }
+
+
+def settle_attention(config: VocalBurstConfig) -> None:
+    """Make the configuration name the attention that the backbone really runs; sdpa unless another is asked for.
+
+    Raises:
+        ValueError: If the backbone has no such attention.
+    """
+    model_type = config.encoder_config.model_type
+    offered = ("eager", "sdpa") if ENCODERS[model_type]._supports_sdpa else ("eager",)
+    asked = {config._attn_implementation, config.encoder_config._attn_implementation} - {None}
+    for attention in sorted(asked - set(offered)):
+        only_eager = "transformers has eager attention only for it"
+        reason = only_eager if len(offered) == 1 else "no other is tested with padding"
+        raise ValueError(
+            f"attn_implementation must be one of {list(offered)} for {model_type}, got {attention!r}: {reason}; "
+            f"pass {offered[-1]!r} or leave the argument out"
+        )
+    config._attn_implementation = config.encoder_config._attn_implementation or offered[-1]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -26,10 +29,12 @@ def read_model_type(name_or_path: str, kwargs: dict[str, Any]) -> str:
     """Read what kind of model a checkpoint is from its `config.json`.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If it has none, or the folder does not exist.
     """
     if isinstance(kwargs.get("config"), PreTrainedConfig):
         return kwargs["config"].model_type
+    if str(name_or_path).startswith(("/", ".", "~")) and not Path(name_or_path).is_dir():
+        raise ValueError(f"{name_or_path}: there is no such folder")  # not what a Hub id may hold
     content, _ = PreTrainedConfig.get_config_dict(name_or_path, **hub_arguments(kwargs))
     if "model_type" not in content:
         raise ValueError(f"{name_or_path}: no config.json that names a model_type was found there")
@@ -63,7 +68,8 @@ def load_checkpoint(
         config = model_class.config_class.from_dict({**config.to_dict(), **overrides})
     wants_info = kwargs.pop("output_loading_info", False)
     kwargs["ignore_mismatched_sizes"] = True  # they are reported instead, and refused below by name
-    with _quiet():
+    kwargs.setdefault("use_safetensors", True)  # we write nothing else
+    with _quiet(), _naming(name_or_path):
         model, info = load(name_or_path, config=config, output_loading_info=True, **kwargs)
     _require_complete(name_or_path, model, info, left_over=info["unexpected_keys"])
     _keep_fixed(model)
@@ -100,7 +106,7 @@ def load_backbone(
     config = model_class.config_class(encoder_config=backbone_config, **overrides, **attention)
     model = model_class(config)
     encoder_class = encoders[model_type]
-    with _quiet():
+    with _quiet(), _naming(name_or_path):
         encoder, info = encoder_class.from_pretrained(
             name_or_path,
             config=config.encoder_config,
@@ -128,6 +134,17 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _naming(name_or_path: str) -> Iterator[None]:
+    """Name the checkpoint whose weights cannot be read, and not torch's advice to execute what lies in them."""
+    try:
+        yield
+    except UnpicklingError:
+        raise ValueError(f"{name_or_path}: its pickled weights hold more than tensors, so they were not read") from None
+    except SafetensorError as error:
+        raise ValueError(f"{name_or_path}: model.safetensors cannot be read: {error}") from error
 
 
 def _require_complete(name: str, model: nn.Module, info: dict[str, Any], left_over: Any = ()) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_vocal_burst import VocalBurstConfig, nearest
-from .encoders_vocal_burst import ENCODERS
+from .encoders_vocal_burst import ENCODERS, settle_attention
 from .loading_vocal_burst import load_backbone, load_checkpoint, read_model_type
 from .losses_vocal_burst import LOSS_WEIGHTS, LOSSES, at_least_float32
 from .pooling_vocal_burst import POOLINGS
@@ -39,7 +39,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         config: The model's configuration. The weights are random; see `from_pretrained` for trained ones.
 
     Raises:
-        ValueError: If the backbone's model type is not supported.
+        ValueError: If the backbone's model type is not supported, or it has no such attention.
     """
 
     config_class = VocalBurstConfig
@@ -49,13 +49,13 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # our loss is a mean over the batch: the Trainer must divide it by accumulation steps
     _supports_sdpa = True
-    _supports_flash_attn = True
 
     def __init__(self, config: VocalBurstConfig) -> None:
-        super().__init__(config)
         encoder_config = config.encoder_config
         if encoder_config.model_type not in ENCODERS:
             raise ValueError(f"a backbone must be one of {list(ENCODERS)}, got {encoder_config.model_type!r}")
+        settle_attention(config)
+        super().__init__(config)
         self.encoder = ENCODERS[encoder_config.model_type](encoder_config, config.masked_group_norm)
         width = encoder_config.hidden_size
         self.states_norm = nn.LayerNorm(width) if config.states_norm == "layer" else None

@@ -89,14 +89,19 @@ class RunArguments:
         default=None, help="stop after this many evaluations without a better headline score (off)"
     )
     resume: str | None = HfArg(default=None, help="auto or a checkpoint folder: go on where a run of ours stopped")
-    allow_changed_args: bool = HfArg(default=False, help="resume although flags, task or model have changed")
+    allow_changed_args: bool = HfArg(
+        default=False, help="resume although flags, task, model, data or number of processes have changed"
+    )
+    expect_world_size: int | None = HfArg(
+        default=None, help="stop at once unless this many processes train together (default: any number)"
+    )
     overwrite: bool = HfArg(default=False, help="delete an earlier run in --output_dir first")
     dry_run: bool = HfArg(default=False, help="check data, one batch and memory, print the plan, write nothing")
     team_name: str = HfArg(default="team", help="team in the name of a contest file: A-VB-High_<team>_<n>.csv")
     submission: int = HfArg(default=1, help="number in the name of a contest file")
 
     def __post_init__(self) -> None:
-        for flag in ("length_pool", "early_stopping_patience"):
+        for flag in ("length_pool", "early_stopping_patience", "expect_world_size"):
             value = getattr(self, flag)
             if value is not None and value < 1:
                 raise ValueError(f"--{flag} must be at least 1, got {value}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoFeatureExtractor, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
 from avb_hf.tasks import TaskSpec
@@ -59,7 +59,7 @@ def build_model(
         losses = {"loss": args.loss, "class_weights": fields["class_weights"]}
         changed = {field: value for field, value in losses.items() if value is not None}
         model = Wav2Vec2ForVocalBurst.from_pretrained(name, **changed)
-        extractor = AutoFeatureExtractor.from_pretrained(name)
+        extractor = VocalBurstFeatureExtractor.from_pretrained(name)
     else:
         model = Wav2Vec2ForVocalBurst.from_pretrained(name, **fields)
         extractor = VocalBurstFeatureExtractor.for_backbone(name, model.config)

@@ -5,42 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
+from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from transformers.trainer_pt_utils import safe_globals
+
+from avb_hf.training.durable import sync_file, sync_folder, write_json
 
 logger = logging.getLogger(__name__)
 
 SEAL = "avb_complete.json"
 PREFIX = "checkpoint-"
+PICKLED = (".pt", ".pth", ".bin")
 
 
-def seal(folder: str | Path) -> None:
-    """Force a checkpoint's files onto the disk, then write down their sizes and digests, in one stroke and last.
+def seal(folder: str | Path, files: Iterable[Path] | None = None) -> None:
+    """Force a folder's files onto the disk, then write down their sizes and digests, in one stroke and last.
 
     Args:
-        folder: A checkpoint that is completely written.
+        folder: A folder, such as a checkpoint, that is completely written.
+        files: What to seal of it; None seals every file below it.
     """
     folder = Path(folder)
     contents = {}
-    for path in _files(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in _files(folder) if files is None else sorted(files):
+        sync_file(path)
         contents[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": _digest(path)}
-    draft = folder / f"{SEAL}.tmp"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(contents, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / SEAL)
-    _sync_folder(folder)
-    _sync_folder(folder.parent)
+    write_json(folder / SEAL, contents)
+    sync_folder(folder.parent)
 
 
 def find_damage(folder: str | Path) -> str | None:
     """Tell what is wrong with a checkpoint, or return None if it is as it was sealed."""
     folder = Path(folder)
     try:
-        contents = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        contents = _read_seal(folder)
     except FileNotFoundError:
         return f"it was not completely written: {SEAL} is missing"
     except ValueError:
@@ -49,9 +51,35 @@ def find_damage(folder: str | Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["size"] or _digest(path) != expected["sha256"]:
+        if not _is_as_sealed(path, expected):
             return f"{name} is not as it was written"
     return None
+
+
+def whole_files(folder: str | Path) -> set[str]:
+    """Return the names of a folder's files that are as they were sealed; none if there is no readable seal."""
+    folder = Path(folder)
+    try:
+        contents = _read_seal(folder)
+    except (FileNotFoundError, ValueError):
+        return set()
+    return {name for name, expected in contents.items() if _is_as_sealed(folder / name, expected)}
+
+
+def require_tensors_only(folder: str | Path) -> None:
+    """Refuse a checkpoint with a file that holds more than tensors and numbers, and so might run code when it is read.
+
+    A seal does not help: whoever planted the file may have sealed the folder.
+
+    Raises:
+        ValueError: If there is one; nothing of it was executed.
+    """
+    for path in (path for path in _files(Path(folder)) if path.suffix in PICKLED):
+        try:
+            with safe_globals():
+                torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        except (UnpicklingError, RuntimeError) as error:
+            raise ValueError(f"{path} holds more than tensors, so it is no part of a checkpoint of ours") from error
 
 
 def newest_whole(folder: str | Path) -> str | None:
@@ -65,18 +93,21 @@ def newest_whole(folder: str | Path) -> str | None:
     return None
 
 
+def _read_seal(folder: Path) -> dict[str, dict[str, Any]]:
+    contents = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    if not isinstance(contents, dict):
+        raise ValueError(f"{folder / SEAL} must be a mapping, got {type(contents).__name__}")
+    return contents
+
+
+def _is_as_sealed(path: Path, expected: dict[str, Any]) -> bool:
+    return path.is_file() and path.stat().st_size == expected["size"] and _digest(path) == expected["sha256"]
+
+
 def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(SEAL)]
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (SEAL, f".{SEAL}.tmp")]
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

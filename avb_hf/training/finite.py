@@ -11,6 +11,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from avb_hf.training.exact import num_processes
+from avb_hf.training.processes import of_all_processes
 
 MAX_NAMED = 32
 
@@ -39,7 +40,7 @@ class FiniteGradients(TrainerCallback):
         if num_processes() > 1:
             dist.all_reduce(bad)
         if bad:
-            clips = self.clips_of_step()
+            clips = [clip for clips in of_all_processes(self.clips_of_step()) for clip in clips]
             more = f" and {len(clips) - MAX_NAMED} more" if len(clips) > MAX_NAMED else ""
             raise NonFiniteGradientError(
                 f"step {state.global_step + 1}: a gradient is not finite, so no optimizer step was taken; the clips of "

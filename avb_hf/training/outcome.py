@@ -15,7 +15,7 @@ from avb_hf.evaluation.contest import contest_file_name, write_contest_file
 from avb_hf.evaluation.prediction_files import write_predictions
 from avb_hf.evaluation.result_table import result_table
 from avb_hf.tasks import TaskSpec
-from avb_hf.training.run_folder import PREDICTIONS
+from avb_hf.training.run_folder import PREDICTIONS, seal_results
 from avb_hf.training.trainer import VocalBurstTrainer
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,26 @@ def check_contest_name(team_name: str, submission: int, task: TaskSpec) -> None:
     """Refuse, before anything is trained, a team name or number that no contest file can bear."""
     if task.submission_name is not None:
         contest_file_name(team_name, submission, task)
+
+
+def train(trainer: VocalBurstTrainer, folder: Path, checkpoint: str | None, is_trained: bool) -> None:
+    """Train if that is asked for and not done already, and seal the model.
+
+    Args:
+        trainer: Holds the model and says by its arguments what is asked for.
+        folder: The output folder.
+        checkpoint: Where to go on from, or None.
+        is_trained: Whether the folder holds the trained model already.
+
+    Raises:
+        StoppedBySignalError: If a signal stopped the training.
+    """
+    if is_trained:
+        trainer.load_trained(folder)
+    elif trainer.args.do_train:
+        trainer.train_and_save(checkpoint)
+        if trainer.is_world_process_zero():
+            seal_results(folder)
 
 
 def score_and_predict(trainer: VocalBurstTrainer, splits: DatasetDict, task: TaskSpec) -> dict[str, Predictions]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import resource
 import sys
+from typing import Any
 
 import torch
 from datasets import DatasetDict
 from transformers import PreTrainedModel
 
 from avb_hf.data.clips import describe_audio
+from avb_hf.data.findings import Finding
+from avb_hf.data.fingerprint import fingerprint
 from avb_hf.tasks import TaskSpec
 from avb_hf.training.trainer import VocalBurstTrainer
 
@@ -29,6 +33,24 @@ def describe_plan(trainer: VocalBurstTrainer, splits: DatasetDict, task: TaskSpe
         total = args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
         lines.append(f"training: {steps} steps of {clips_a_step} clips an epoch, {total} in all, on {args.device}")
     return "\n".join(lines)
+
+
+def describe(trainer: VocalBurstTrainer, splits: DatasetDict, skipped: list[Finding]) -> dict[str, Any]:
+    """Collect the facts of a run that are not flags, for its record.
+
+    Args:
+        trainer: Holds model and task.
+        splits: The corpus.
+        skipped: Clips that were left out, and why.
+    """
+    return {
+        "task": dataclasses.asdict(trainer.task),
+        "model": trainer.model.config.to_dict(),
+        "data": fingerprint(splits),
+        "audio": describe_audio(splits),
+        "skipped": [dataclasses.asdict(finding) for finding in skipped],
+        "processes": {"world_size": trainer.args.world_size},
+    }
 
 
 def try_one_batch(trainer: VocalBurstTrainer, splits: DatasetDict) -> str:

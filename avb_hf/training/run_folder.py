@@ -8,14 +8,16 @@ import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from datasets import DatasetDict
 
 from avb_hf import __version__
 from avb_hf.data.splits import write_split_table
 from avb_hf.training.arguments import RunArguments
-from avb_hf.training.checkpoints import find_damage, newest_whole
+from avb_hf.training.checkpoints import SEAL, find_damage, newest_whole, require_tensors_only, seal, whole_files
+from avb_hf.training.durable import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +30,20 @@ TRACKER_FOLDER = "runs"  # transformers' loggers write there; it is left alone
 FREE_TO_CHANGE = {
     "resume", "resume_from_checkpoint", "overwrite", "allow_changed_args", "dry_run", "disable_tqdm", "do_train",
     "do_eval", "do_predict", "report_to", "run_name", "team_name", "submission", "output_dir", "transformers_version",
+    "expect_world_size", "local_rank", "dataloader_num_workers",
 }  # fmt: skip
+STEPS = ("do_train", "do_eval", "do_predict")
+MODEL_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
+# Flags that mean nothing where nothing is trained, and are turned off there.
+OF_TRAINING = {"eval_strategy", "save_strategy", "load_best_model_at_end"}
+# Parts of the record that must not change between a run and its resume.
+BINDING = ("flags", "task", "model", "data", "processes")
+
+Progress = Literal["new", "trained", "finished"]
 # What a run of ours leaves; only this is deleted by --overwrite.
 RUN_FILES = (
     "checkpoint-*", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
-    "trainer_state.json", "*_results.json", PREDICTIONS, SPLIT_TABLE, RESOLVED_CONFIG, "A-VB-*.csv", ".*.tmp",
+    "trainer_state.json", "*_results.json", PREDICTIONS, SPLIT_TABLE, RESOLVED_CONFIG, SEAL, "A-VB-*.csv", ".*.tmp",
 )  # fmt: skip
 
 
@@ -82,6 +93,8 @@ def find_checkpoint(folder: str | Path, resume: str | None) -> str | None:
         return None
     if resume == "auto":
         newest = newest_whole(folder)
+        if newest is not None:
+            require_tensors_only(newest)
         logger.info("resuming from %s", newest or "the beginning: there is no whole checkpoint")
         return newest
     if not Path(resume).is_dir():
@@ -89,71 +102,117 @@ def find_checkpoint(folder: str | Path, resume: str | None) -> str | None:
     damage = find_damage(resume)
     if damage is not None:
         raise ValueError(f"--resume {resume}: {damage}; --resume auto takes the newest checkpoint that is whole")
+    require_tensors_only(resume)
     return resume
 
 
-def make_record(arguments: list[Any], facts: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
-    """Collect what made a run: flags, versions, and what follows from them.
+def make_record(arguments: list[Any], facts: dict[str, Any], backbone_learning_rate: float) -> dict[str, Any]:
+    """Collect what made a run: flags, versions, machine, and what follows from them.
 
     Args:
         arguments: The argument objects of the run.
-        facts: Task, audio counts and model configuration.
-        resolved: Values of flags that were left to be resolved.
+        facts: Task, data, model and processes.
+        backbone_learning_rate: What that flag was resolved to.
     """
     flags: dict[str, Any] = {}
     for group in arguments:
         flags |= group.to_dict() if hasattr(group, "to_dict") else vars(group)
     versions = {"avb_hf": __version__, "python": sys.version.split()[0]}
     versions |= {name: version(name) for name in RECORDED_PACKAGES}
-    record = {"flags": flags | resolved, "command": sys.argv, "versions": versions, **facts}
+    machine = {
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    flags["backbone_learning_rate"] = backbone_learning_rate
+    record = {"flags": flags, "command": sys.argv, "versions": versions, "machine": machine, **facts}
     return json.loads(json.dumps(record, default=str))
 
 
-def require_same_run(folder: str | Path, record: dict[str, Any]) -> None:
-    """Refuse to resume a run with other flags, task or model.
+def find_changes(folder: str | Path, record: dict[str, Any]) -> list[str]:
+    """Tell in what a run that is about to go on differs from the one that the folder holds.
+
+    Versions and machine may differ, which the log says: results may then differ in their last digits.
 
     Args:
         folder: The output folder, with the record of the run so far.
         record: The record of the run that is about to go on.
 
-    Raises:
-        ValueError: If they differ; the message shows where.
+    Returns:
+        One line for each flag, or other fact that binds, which has changed.
     """
     path = Path(folder) / RESOLVED_CONFIG
     if not path.is_file():
-        return
+        return []
     before = json.loads(path.read_text(encoding="utf-8"))
-    changes = [
-        f"{part}.{name}: {before.get(part, {}).get(name)!r} is now {record[part].get(name)!r}"
-        for part in ("flags", "task", "model")
-        for name in sorted({*before.get(part, {}), *record[part]} - FREE_TO_CHANGE)
-        if before.get(part, {}).get(name) != record[part].get(name)
-    ]
-    if changes:
+    for line in _differences(before, record, ("versions", "machine"), set()):
+        logger.warning("resumed under other conditions, so the last digits may differ: %s", line)
+    free = FREE_TO_CHANGE if record["flags"]["do_train"] else FREE_TO_CHANGE | OF_TRAINING
+    return _differences(before, record, BINDING, free)
+
+
+def how_far(
+    folder: str | Path, record: dict[str, Any], run_args: RunArguments
+) -> Literal["new", "trained", "finished"]:
+    """Tell what of a run that is to be resumed is done already.
+
+    Args:
+        folder: The output folder.
+        record: The record of the run that is about to go on.
+        run_args: Whether a run is resumed, and may have changed.
+
+    Returns:
+        `finished` if all that is asked for is there and whole, `trained` if the model is; else `new`, as for a run that
+        is to go on from a checkpoint that is named.
+
+    Raises:
+        ValueError: If the run has changed, and that was not allowed, or it is to be used without having been trained.
+    """
+    if run_args.resume is None:
+        return "new"
+    changes = find_changes(folder, record)
+    if changes and not run_args.allow_changed_args:
         raise ValueError(
             "the run is not the one to be resumed (--allow_changed_args goes on all the same):\n  "
             + "\n  ".join(changes)
         )
+    whole = set() if changes or run_args.resume != "auto" else whole_files(folder)
+    if whole >= MODEL_FILES:
+        before = json.loads((Path(folder) / RESOLVED_CONFIG).read_text(encoding="utf-8"))["flags"]
+        asked = [step for step in STEPS if record["flags"][step]]
+        return "finished" if PREDICTIONS in whole and all(before[step] for step in asked) else "trained"
+    if not record["flags"]["do_train"]:
+        raise ValueError(f"--resume without --do_train needs a run that was trained to its end, {folder} holds none")
+    return "new"
 
 
-def begin(folder: str | Path, record: dict[str, Any], drawn: DatasetDict | None, run_args: RunArguments) -> None:
+def begin(folder: str | Path, record: dict[str, Any], drawn: DatasetDict | None, overwrite: bool) -> None:
     """Write what is known of a run before it starts.
 
     Args:
         folder: The output folder.
         record: The record of the run.
         drawn: The corpus, if its split was drawn, so that the split must be written down.
-        run_args: Whether to delete an earlier run first, or to go on with it.
-
-    Raises:
-        ValueError: If a run is resumed with other flags, task or model, and that was not allowed.
+        overwrite: Whether to delete an earlier run first.
     """
     folder = Path(folder)
-    if run_args.overwrite:
+    if overwrite:
         clear_output_dir(folder)
-    if run_args.resume is not None and not run_args.allow_changed_args:
-        require_same_run(folder, record)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESOLVED_CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / RESOLVED_CONFIG, record)
     if drawn is not None:
         write_split_table(drawn, folder / SPLIT_TABLE)
+
+
+def seal_results(folder: str | Path) -> None:
+    """Seal all that a run has left so far, its checkpoints apart: a resume need not do it again."""
+    found = {path for pattern in RUN_FILES for path in Path(folder).glob(pattern)}
+    seal(folder, [path for path in found if path.is_file() and path.name != SEAL and path.suffix != ".tmp"])
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any], parts: tuple[str, ...], free: set[str]) -> list[str]:
+    return [
+        f"{part}.{name}: {before.get(part, {}).get(name)!r} is now {after.get(part, {}).get(name)!r}"
+        for part in parts
+        for name in sorted({*before.get(part, {}), *after.get(part, {})} - free)
+        if before.get(part, {}).get(name) != after.get(part, {}).get(name)
+    ]

@@ -1,13 +1,10 @@
-"""transformers' Trainer, thinly adapted: our loss, two learning rates, clips by length, no pickle."""
+"""transformers' Trainer, thinly adapted: our loss, two learning rates, clips by length."""
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,28 +17,26 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     SequenceFeatureExtractor,
-    Trainer,
 )
-from transformers.trainer_utils import rotate_checkpoints
 
 from avb_hf.data.collator import VocalBurstCollator
 from avb_hf.evaluation.metrics import METRICS
 from avb_hf.tasks import TaskSpec
 from avb_hf.training.arguments import CccScope, RunArguments
-from avb_hf.training.checkpoints import PREFIX, seal
+from avb_hf.training.durable_trainer import DurableTrainer
 from avb_hf.training.exact import EffectiveBatch
 from avb_hf.training.finite import FiniteGradients
 from avb_hf.training.loader import EpochDataLoader, ProcessBatchSampler
 from avb_hf.training.optimizer import parameter_groups
+from avb_hf.training.processes import raise_everywhere
 from avb_hf.training.progress import Bars, EpochLine, HeadlineMustExist
 from avb_hf.training.sampler import EpochLengthSampler
 from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
-ARGUMENTS_FILE = "training_args.json"
 HEAD_TO_BACKBONE = 0.1
 
 
-class VocalBurstTrainer(Trainer):
+class VocalBurstTrainer(DurableTrainer):
     """A Trainer for `Wav2Vec2ForVocalBurst`.
 
     Args:
@@ -88,8 +83,20 @@ class VocalBurstTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
-        """Take the batches of the next optimizer step, which make one loss."""
-        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        """Take the batches of the next optimizer step, which make one loss.
+
+        Raises:
+            BadBatchError: On every process, if a clip cannot be read on any.
+        """
+        batches, count, problem, cause = [], None, None, None
+        try:
+            batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        except (ValueError, RuntimeError) as error:  # a loader's worker turns errors of ours into RuntimeErrors
+            problem, cause = f"step {self.state.global_step + 1}: {str(error).strip().splitlines()[-1]}", error
+        try:
+            raise_everywhere(problem, device)
+        except ValueError as error:
+            raise error from cause
         model = self.accelerator.unwrap_model(self.model_wrapped)
         self._clips_of_step = [file_id for batch in batches for file_id in getattr(batch, "file_ids", ())]
         self._step = EffectiveBatch(batches, model, partial(_scores, self.model_wrapped))
@@ -137,18 +144,6 @@ class VocalBurstTrainer(Trainer):
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
-    def train_and_save(self, checkpoint: str | None) -> None:
-        """Train, from a checkpoint if there is one, and write the best model, the state and the training figures."""
-        trained = self.train(resume_from_checkpoint=checkpoint)
-        self.save_model()
-        self.save_state()
-        self.save_metrics("train", trained.metrics)
-
-    def say(self, text: str) -> None:
-        """Write a text to the screen, from the first process only."""
-        if self.is_world_process_zero():
-            sys.stdout.write(text + "\n")
-
     def get_train_dataloader(self) -> EpochDataLoader:
         """Make the loader of this process's training batches."""
         args = self.args
@@ -166,30 +161,6 @@ class VocalBurstTrainer(Trainer):
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
         )
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save a checkpoint and seal it; only then are older ones deleted."""
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()  # every process writes its own random state
-        if self.args.should_save:
-            folder = self._get_output_dir(trial)
-            seal(Path(folder) / f"{PREFIX}{self.state.global_step}")
-            rotate_checkpoints(folder, limit, self.state.best_model_checkpoint)
-        self.accelerator.wait_for_everyone()
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save model and feature extractor, and the arguments as JSON: transformers would pickle them."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
-        self.processing_class.save_pretrained(folder)
-        text = json.dumps(self.args.to_sanitized_dict(), indent=2, sort_keys=True, default=str)
-        (folder / ARGUMENTS_FILE).write_text(text + "\n", encoding="utf-8")
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         return METRICS[self.task.metric](prediction.predictions, prediction.label_ids, self.task)

@@ -1,5 +1,6 @@
 """transformers' `TrainingArguments` with our defaults, and with what does not work here refused."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,8 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from avb_hf.training.arguments import CommonArguments
+
+logger = logging.getLogger(__name__)
 
 # Flag: (value that is refused, what to do instead).
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -63,6 +66,14 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
             self.eval_strategy = self.save_strategy = "no"
             self.load_best_model_at_end = False
         super().__post_init__()
+        if self.n_gpu > 1:
+            logger.warning(
+                "this is one process: it trains on one of %d GPUs; `accelerate launch --multi_gpu --num_processes %d "
+                "run_avb.py ...` trains on all",
+                self.n_gpu,
+                self.n_gpu,
+            )
+            self._n_gpu = 1  # transformers would split each batch by DataParallel, and each part has another CCC
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type != "cpu"
         self.do_train, self.do_eval, self.do_predict = steps  # transformers turns do_eval on where it trains
 

@@ -100,7 +100,8 @@ def test_help_all_has_more(capsys):
 
 def test_avb_lists_its_commands(capsys):
     assert main([]) == main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    shown = capsys.readouterr().out
+    assert [name for name in COMMANDS if f"  {name} " not in shown] == []
     assert main(["trian"]) == 2
     assert "'train'" in capsys.readouterr().err
 

@@ -1,6 +1,5 @@
 """A run that was cut off and resumed ends where one that was not cut off ends."""
 
-import hashlib
 import json
 
 import pytest
@@ -14,18 +13,7 @@ class Cut(Exception):
 
 
 @pytest.fixture
-def command(corpus_dir, tiny_flags, tmp_path):
-    """Give a function that runs four epochs of the task two, with dropout, into a folder."""
-
-    def go(folder, *flags):
-        base = ["--data_dir", corpus_dir, "--task", "two", "--output_dir", tmp_path / folder, *tiny_flags]
-        return run("train", [str(word) for word in [*base, "--num_train_epochs", "4", *flags]])
-
-    return go
-
-
-@pytest.fixture
-def cut_run(command, monkeypatch, tmp_path):
+def cut_run(four_epochs, monkeypatch, tmp_path):
     """A run that was cut off in its third epoch, after two checkpoints."""
     step, done = VocalBurstTrainer.training_step, []
 
@@ -38,48 +26,44 @@ def cut_run(command, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(VocalBurstTrainer, "training_step", until_cut)
         with pytest.raises(Cut):
-            command("cut")
+            four_epochs("cut")
     assert {path.name for path in (tmp_path / "cut").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
     return tmp_path / "cut"
 
 
-def digest(folder):
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-
-
 @pytest.mark.parametrize("flag", ["--resume", "--resume_from_checkpoint"])
-def test_resumed_is_uninterrupted(command, cut_run, tmp_path, flag):
-    assert command("whole") == 0
+def test_resumed_is_uninterrupted(four_epochs, cut_run, digest, tmp_path, flag):
+    assert four_epochs("whole") == 0
     value = "auto" if flag == "--resume" else cut_run / "checkpoint-6"
-    assert command("cut", flag, value) == 0
+    assert four_epochs("cut", flag, value) == 0
     assert digest(cut_run) == digest(tmp_path / "whole")
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in (cut_run, tmp_path / "whole")]
     assert results[0]["eval_ccc"] == results[1]["eval_ccc"]
     assert json.loads((cut_run / "trainer_state.json").read_text())["global_step"] == 12
 
 
-def test_another_seed_ends_elsewhere(command, tmp_path):
-    assert command("one") == command("two", "--seed", "7") == 0
+def test_another_seed_ends_elsewhere(four_epochs, digest, tmp_path):
+    assert four_epochs("one") == four_epochs("two", "--seed", "7") == 0
     assert digest(tmp_path / "one") != digest(tmp_path / "two")
 
 
-def test_two_runs_with_one_seed_end_alike(command, tmp_path):
-    assert command("one") == command("two") == 0
+def test_two_runs_with_one_seed_end_alike(four_epochs, digest, tmp_path):
+    assert four_epochs("one") == four_epochs("two") == 0
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
 
 
-def test_a_checkpoint_that_is_not_there(command, cut_run, capsys):
-    assert command("cut", "--resume", cut_run / "checkpoint-99") == 2
+def test_a_checkpoint_that_is_not_there(four_epochs, cut_run, capsys):
+    assert four_epochs("cut", "--resume", cut_run / "checkpoint-99") == 2
     assert "checkpoint-99" in capsys.readouterr().err
 
 
-def test_a_cut_run_is_not_written_over(command, cut_run, capsys):
-    assert command("cut") == 2
+def test_a_cut_run_is_not_written_over(four_epochs, cut_run, capsys):
+    assert four_epochs("cut") == 2
     assert "--resume auto" in capsys.readouterr().err
 
 
-def test_auto_begins_where_there_is_no_checkpoint(command, tmp_path):
-    assert command("fresh", "--resume", "auto", "--num_train_epochs", "1") == 0
+def test_auto_begins_where_there_is_no_checkpoint(four_epochs, tmp_path):
+    assert four_epochs("fresh", "--resume", "auto", "--num_train_epochs", "1") == 0
     assert (tmp_path / "fresh" / "all_results.json").exists()
 
 

@@ -21,7 +21,7 @@ AVB_TASKS = ("high", "two", "culture", "type")
 FILES = {
     "config.json", "model.safetensors", "preprocessor_config.json", "all_results.json", "eval_results.json",
     "test_results.json", "train_results.json", "predictions.csv", "resolved_config.json", "training_args.json",
-    "trainer_state.json",
+    "trainer_state.json", "avb_complete.json",
 }  # fmt: skip
 SPLIT_WORDS = {"validation": "Val", "test": "Test"}
 

@@ -1,11 +1,13 @@
 """Runs on a user's own data: unlabelled or absent test splits, task files, manifests."""
 
 import json
+import re
 
 import audmetric
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from avb_hf.cli import run
 
@@ -136,3 +138,59 @@ def test_a_manifest_of_numbers_without_a_range(manifest_run, tmp_path):
         audmetric.concordance_cc(table.loc[predicted.index, name], predicted[name]) for name in ("pleasure", "tension")
     ]
     assert load(out, "eval_results.json")["eval_ccc"] == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def plant(number, column, cell):
+    def change(table):
+        table.loc[table["File_ID"] == f"[{number:05}]", column] = cell
+        return table
+
+    return change
+
+
+def leave_alone(table):
+    return table
+
+
+@pytest.mark.parametrize(
+    ("change", "audio", "where", "message"),
+    [
+        (leave_alone, b"", "line 2, File_ID 00001 (", "is empty: 0 bytes"),
+        (leave_alone, b"<html></html>", "line 2, File_ID 00001 (", "cannot be decoded"),
+        (plant(1, "Valence", "x"), None, "line 2, File_ID 00001: ", "must be a finite number, got 'x'"),
+        (plant(1, "Valence", "nan"), None, "line 2, File_ID 00001: ", "label Valence is missing"),
+        (plant(1, "Split", "Trian"), None, "line 2, File_ID 00001: ", "did you mean 'Train'"),
+        (plant(1, "File_ID", "[../00001]"), None, "line 2: ", "File_ID must be of letters"),
+        (plant(1, "File_ID", "[00002]"), None, "line 3, File_ID 00002 (", "is the File_ID of two_info.csv, line 2"),
+    ],
+)
+def test_bad_input_ends_the_run_and_is_named(command, relabelled, tmp_path, capsys, change, audio, where, message):
+    corpus = relabelled(change)
+    if audio is not None:
+        (corpus / "audio" / "any" / "00001.wav").write_bytes(audio)
+    assert command("--data_dir", corpus) == 2
+    said = capsys.readouterr().err
+    assert f"two_info.csv, {where}" in said
+    assert message in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_nan_sample_ends_the_run_and_is_named(command, relabelled, capsys):
+    corpus = relabelled(leave_alone)
+    soundfile.write(corpus / "audio" / "any" / "00001.wav", np.full(8_000, np.nan), 16_000, subtype="FLOAT")
+    assert command("--data_dir", corpus) == 2
+    assert re.search(r"File_ID 00001 \(.*00001.wav\): holds NaN or infinite samples", capsys.readouterr().err)
+
+
+def test_bad_audio_may_be_left_out(command, relabelled, tmp_path, capsys):
+    corpus = relabelled(leave_alone)
+    soundfile.write(corpus / "audio" / "any" / "00001.wav", np.full(8_000, np.nan), 16_000, subtype="FLOAT")
+    assert command("--data_dir", corpus, "--on_bad_audio", "skip") == 2
+    assert (
+        "2.78% of the clips have audio that cannot be used, more than --max_bad_audio 0.01" in capsys.readouterr().err
+    )
+    assert command("--data_dir", corpus, "--on_bad_audio", "skip", "--max_bad_audio", "0.1") == 0
+    record = load(tmp_path / "out", "resolved_config.json")
+    assert record["audio"]["train"]["clips"] == 17
+    (skipped,) = record["skipped"]
+    assert (skipped["kind"], skipped["file_id"]) == ("nan_audio", "00001")

@@ -39,6 +39,12 @@ def test_content_decides_the_format_not_the_suffix(tmp_path):
     np.testing.assert_allclose(load_clip(path, "a", ARGS), tone(), atol=1 / 32768)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "MS_ADPCM"])
+def test_wav_of_every_encoding_is_read(tmp_path, subtype):
+    clip = load_clip(write(tmp_path / "a.wav", tone(), subtype=subtype), "a", ARGS)
+    np.testing.assert_allclose(clip[:8_000], tone(), atol=0.05)
+
+
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
 def test_resampling_equals_librosas(tmp_path, rate):
     path = write(tmp_path / "a.wav", tone(rate=rate), rate)
@@ -114,7 +120,7 @@ def test_a_streamed_wav_without_a_size_is_read(tmp_path):
     assert len(load_clip(path, "a", ARGS)) == 8_000
 
 
-@pytest.mark.parametrize("content", [b"", b"<html></html>", bytes(range(256)) * 20, b"RIFF\x24\x00\x00\x00WAVE"])
+@pytest.mark.parametrize("content", [b"<html></html>", bytes(range(256)) * 20, b"RIFF\x24\x00\x00\x00WAVE"])
 def test_what_is_no_audio_is_an_error(tmp_path, content):
     path = tmp_path / "a.wav"
     path.write_bytes(content)
@@ -138,13 +144,22 @@ def test_the_error_survives_a_worker_process():
     assert str(error) == "File_ID a (a.wav): is odd"
 
 
-@pytest.mark.parametrize(("samples", "rate"), [(0, 16_000), (399, 16_000), (1_196, 48_000)])
+@pytest.mark.parametrize(("samples", "rate"), [(1, 16_000), (399, 16_000), (1_196, 48_000)])
 def test_clips_shorter_than_the_receptive_field_are_refused(tmp_path, samples, rate):
     path = write(tmp_path / "a.wav", tone(1.0, rate)[:samples], rate)
     with pytest.raises(AudioFileError, match="too short"):
         load_clip(path, "a", ARGS)
     with pytest.raises(AudioFileError, match="too short"):
         check_header(read_header(path, "a"), path, "a", ARGS, 400)
+
+
+@pytest.mark.parametrize("write_empty", [lambda path: path.write_bytes(b""), lambda path: write(path, tone()[:0])])
+def test_an_empty_file_is_an_error(tmp_path, write_empty):
+    path = tmp_path / "a.wav"
+    write_empty(path)
+    with pytest.raises(AudioFileError, match=r"File_ID a .*is empty: ") as caught:
+        load_clip(path, "a", ARGS)
+    assert caught.value.kind == "empty_audio"
 
 
 def test_the_shortest_allowed_clip_is_read(tmp_path):

@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 from avb_hf.data import demo_corpus
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.demo_corpus import write_demo_corpus
-from avb_hf.data.sources import demo
+from avb_hf.data.sources import demo, load_corpus
 from avb_hf.data.synthesis import Burst, Voice, synthesise
 from avb_hf.tasks import COUNTRIES, TASKS
 
@@ -215,7 +215,7 @@ class TestSource:
 
     def test_a_data_folder_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="demo source takes no data_dir, got"):
-            demo.load(TASKS["high"], DataArguments(source="demo", data_dir=str(tmp_path)))
+            load_corpus(TASKS["high"], DataArguments(source="demo", data_dir=str(tmp_path)))
 
     def test_the_corpus_is_written_once_into_the_cache(self, cache, monkeypatch):
         calls = []
@@ -226,7 +226,7 @@ class TestSource:
 
         monkeypatch.setattr(demo, "write_demo_corpus", write)
         for _ in range(2):
-            splits = demo.load(TASKS["high"], DataArguments(source="demo"))
+            splits = load_corpus(TASKS["high"], DataArguments(source="demo"))
         assert calls == [cache / f"demo-corpus-v{demo_corpus.VERSION}-seed7"]
         assert {name: rows.num_rows for name, rows in splits.items()} == {"train": 42, "validation": 10, "test": 8}
         assert set(splits["test"].unique("speaker")) == {f"speaker_{index}" for index in range(26, 30)}

@@ -1,8 +1,9 @@
+import dataclasses
 import math
 
 import pytest
 
-from avb_hf.data.labels import labels_vary, missing_labels, parse_labels
+from avb_hf.data.labels import columns_on_1_9_scale, labels_vary, missing_labels, parse_labels
 from avb_hf.tasks import TASKS, TaskSpec
 
 TWO, TYPE = TASKS["two"], TASKS["type"]
@@ -28,9 +29,9 @@ def test_missing_labels_are_nan_only_where_allowed(cell):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("high", "must be a number, got 'high'"),
-        ("0,5", "must be a number"),
-        ("inf", "must be finite"),
+        ("high", "must be a finite number, got 'high'"),
+        ("0,5", "must be a finite number"),
+        ("inf", "must be a finite number"),
         ("-0.01", r"Valence = -0.01 is outside label_range \[0, 1\]"),
         ("4.5", r"--label_range\); labels on a scale of 1-9"),
     ],
@@ -75,3 +76,27 @@ def test_missing_labels_fit_the_task():
     assert missing_labels(TYPE) == -100
     assert len(missing_labels(TASKS["culture"])) == 40
     assert all(math.isnan(value) for value in missing_labels(TASKS["culture"]))
+
+
+@pytest.mark.parametrize(
+    ("valence", "columns"),
+    [
+        (["1", "9"], ["Valence"]),
+        (["1.5", "", "nan", "x"], ["Valence"]),
+        (["1", "1"], []),
+        (["0.9", *["2"] * 9], ["Valence"]),
+        (["0.9", *["2"] * 8], []),
+        (["1", "10"], []),
+        (["", ""], []),
+    ],
+)
+def test_a_scale_of_1_to_9_is_a_columns(valence, columns):
+    rows = [two(cell) for cell in valence]
+    assert columns_on_1_9_scale(rows, TWO) == columns
+    assert columns_on_1_9_scale(rows, dataclasses.replace(TWO, label_range=(1.0, 9.0))) == []
+
+
+def test_the_range_of_some_columns_may_be_left_unchecked():
+    assert parse_labels(two("7"), TWO, False, unranged=["Valence"]) == [7.0, 0.5]
+    with pytest.raises(ValueError, match="Arousal = 7"):
+        parse_labels(two("7", "7"), TWO, False, unranged=["Valence"])

@@ -18,7 +18,7 @@ def test_cells_stay_text_with_bom_and_any_line_end(tmp_path, content):
     assert read.columns == ("id", "x")
     assert read.column("id") == ["00001", "NA"]
     assert read.column("x") == ["1.0", ""]
-    assert [row.place for row in read.rows] == ["line 2", "line 3"]
+    assert [row.place for row in read.rows] == ["t.csv, line 2", "t.csv, line 3"]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_malformed_tables_are_errors_that_say_where(tmp_path, content, message):
 
 
 def test_missing_files_and_unknown_kinds_are_errors(tmp_path):
-    with pytest.raises(ValueError, match=r"gone.csv does not exist"):
+    with pytest.raises(ValueError, match=r"gone.csv: the table does not exist"):
         read_table(tmp_path / "gone.csv")
     with pytest.raises(ValueError, match=r"must be one of \['.csv', '.tsv', '.parquet'\], got '.xlsx'"):
         table(tmp_path, "id\n1\n", "t.xlsx")
@@ -81,4 +81,4 @@ def test_tsv_and_parquet_hold_the_same_text_as_csv(tmp_path):
         assert read.column("n") == ["1", "2"]
         assert read.column("x")[0] == "0.1"
         assert read.column("x")[1] in ("", "nan")
-    assert tables[2].rows[0].place == "row 1"
+    assert tables[2].rows[0].place == "t.parquet, row 1"

@@ -66,16 +66,23 @@ BACKBONES = {
         ("wav2vec2", "hubert", "wavlm"), ("group", "layer"), (False, True)
     )
 } | {"whisper": {"model_type": "whisper", **WHISPER}}
+# transformers has eager attention only for WavLM.
+ATTENDED = [(name, "eager") for name in BACKBONES] + [(name, "sdpa") for name in BACKBONES if "wavlm" not in name]
 ONE_OF_EACH = ("wav2vec2-layer-stable", "hubert-group", "wavlm-layer", "whisper")
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test once for every backbone (`backbone`), every convolutional one, or one of each model type."""
+    """Run a test once for every backbone (`backbone`), every convolutional one, or one of each model type.
+
+    `attended` is every backbone with each attention that it has, as a pair.
+    """
     convolutional = tuple(name for name in BACKBONES if name != "whisper")
     groups = {"backbone": tuple(BACKBONES), "convolutional": convolutional, "one_of_each": ONE_OF_EACH}
     for argument, names in groups.items():
         if argument in metafunc.fixturenames:
             metafunc.parametrize(argument, names)
+    if "attended" in metafunc.fixturenames:
+        metafunc.parametrize("attended", ATTENDED, ids="-".join)
 
 
 def make_stock(name, **changes):

@@ -2,14 +2,11 @@ import json
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from torch import nn
 from transformers import WhisperFeatureExtractor, WhisperModel
 from transformers.audio_utils import mel_filter_bank
 
-from avb_hf.data.arguments import DataArguments
-from avb_hf.data.audio import load_clip
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.model.encoders_vocal_burst import log_mel, masked_group_norm
 
@@ -31,11 +28,6 @@ def states_of(model, values, mask=None):
     num_samples = torch.full((len(values),), values.shape[1]) if mask is None else mask.sum(dim=1)
     with torch.no_grad():
         return model.encoder(values, num_samples)
-
-
-def scores_of(model, values, mask=None):
-    with torch.no_grad():
-        return model(values, mask).logits
 
 
 @pytest.mark.parametrize("block", [1, 2, 3])
@@ -90,35 +82,6 @@ def test_random_weights_are_those_of_the_stock_class(backbone, stock, make_model
     assert [name for name in own if not torch.equal(own[name], stock_parameters[name])] == []
 
 
-def test_padding_and_batch_mates_do_not_move_scores(backbone, make_model, clips, pad):
-    model = make_model(backbone)
-    alone = torch.cat([scores_of(model, clip[None]) for clip in clips])
-    together = scores_of(model, *pad(clips))
-    loud = scores_of(model, *pad(clips, value=50.0, extra=4_321))
-    other_mates = scores_of(model, *pad(clips[2:]))
-    assert (alone - alone[0]).abs().max() > 1e-3  # the clips do differ
-    assert (together - alone).abs().max() < 1e-5
-    assert (loud - alone).abs().max() < 1e-5
-    assert (other_mates - alone[2:]).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_padding_does_not_move_states_whatever_the_attention(attention, stock_dir, clips, pad):
-    for name in ("wav2vec2-layer-stable", "whisper"):
-        model = Wav2Vec2ForVocalBurst.from_pretrained(stock_dir(name), attn_implementation=attention, **HEAD)
-        states, num_frames = states_of(model, *pad(clips, value=50.0))
-        for clip, row, count in zip(clips, states, num_frames, strict=True):
-            alone, frames = states_of(model, clip[None])
-            assert frames == count
-            torch.testing.assert_close(row[:count], alone[0, :count], atol=1e-5, rtol=1e-5)
-
-
-def test_an_unmasked_group_norm_is_moved_by_padding(make_model, clips, pad):
-    model = make_model("wav2vec2-group", masked_group_norm=False)
-    alone = torch.cat([scores_of(model, clip[None]) for clip in clips])
-    assert (scores_of(model, *pad(clips)) - alone).abs().max() > 1e-3
-
-
 def test_masked_group_norm_is_torchs_on_the_true_frames():
     norm = nn.GroupNorm(6, 6)
     nn.init.normal_(norm.weight)
@@ -149,7 +112,7 @@ def test_the_shortest_clip_gives_one_frame(backbone, make_model, pad):
 
 def test_a_whisper_clip_beyond_the_positions_is_refused(make_model):
     with pytest.raises(ValueError, match=r"up to 30 s, got 30\.02 s"):
-        scores_of(make_model("whisper"), torch.zeros(1, THIRTY_SECONDS + 320))
+        make_model("whisper")(torch.zeros(1, THIRTY_SECONDS + 320))
 
 
 def test_log_mel_is_whispers_own_at_thirty_seconds():
@@ -204,15 +167,3 @@ def test_real_whisper_is_float32_and_bit_equal_to_the_stock_encoder(whisper_dir,
     mel, _ = log_mel(clip, torch.tensor([THIRTY_SECONDS]), 80)
     reference = WhisperModel.from_pretrained(whisper_dir, dtype=torch.float32)
     assert torch.equal(states_of(again, clip)[0], output_of_block(reference, 5, mel))
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize(("fields", "bound"), [({}, 1e-5), ({"rnn": "none", "states_norm": "none"}, 2e-4)])
-def test_padding_and_batch_mates_do_not_move_real_scores(whisper_dir, emogator_dir, fields, bound, pad):
-    model = Wav2Vec2ForVocalBurst.from_pretrained(whisper_dir, num_labels=10, pooling="mean", **fields)
-    paths = sorted(emogator_dir.glob("data/mp3/*.mp3"))[::20]
-    by_length = {soundfile.info(path).frames: path for path in paths}  # most clips last 1.92 s
-    clips = [torch.from_numpy(load_clip(path, path.stem, DataArguments())) for path in by_length.values()]
-    assert len(clips) > 5
-    alone = torch.cat([scores_of(model, clip[None]) for clip in clips])
-    assert (scores_of(model, *pad(clips)) - alone).abs().max() < bound

@@ -12,7 +12,7 @@ import avb_hf.model
 FOLDER = Path(avb_hf.model.__file__).parent
 FILES = sorted(FOLDER.glob("*.py"))
 # soundfile, soxr and librosa may be imported too, but only inside `try`.
-CARRIED = {"torch", "numpy", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
+CARRIED = {"torch", "numpy", "safetensors", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
 
 
 def imports_that_do_not_travel(source, siblings):

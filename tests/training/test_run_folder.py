@@ -6,7 +6,6 @@ import pytest
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.training import run_folder
-from avb_hf.training.arguments import RunArguments
 from avb_hf.training.checkpoints import seal
 
 
@@ -74,9 +73,8 @@ def test_a_checkpoint_that_is_not_there(used):
 def test_the_record_holds_flags_versions_and_facts(tmp_path):
     import torch
 
-    facts, resolved = {"audio": {"train": {"clips": 3}}}, {"backbone_learning_rate": 1e-5}
-    record = run_folder.make_record([DataArguments(split_seed=7)], facts, resolved)
-    run_folder.begin(tmp_path / "new", record, None, RunArguments())
+    record = run_folder.make_record([DataArguments(split_seed=7)], {"audio": {"train": {"clips": 3}}}, 1e-5)
+    run_folder.begin(tmp_path / "new", record, None, overwrite=False)
     record = json.loads((tmp_path / "new" / "resolved_config.json").read_text())
     assert record["flags"]["split_seed"] == 7
     assert record["flags"]["backbone_learning_rate"] == 1e-5

@@ -1,10 +1,13 @@
-"""Where clips and labels come from: one module a source, with `infer_task(args)` and `load(task, args)`."""
+"""Where clips and labels come from: a module a source, with `infer_task(args)`, `list_clips(task, args, findings)`."""
 
 from types import ModuleType
 
 from datasets import DatasetDict
 
 from avb_hf.data.arguments import DataArguments
+from avb_hf.data.corpus import make_splits
+from avb_hf.data.findings import Finding
+from avb_hf.data.listing import Listing
 from avb_hf.data.sources import avb, demo, emogator, manifest
 from avb_hf.data.splits import subsample
 from avb_hf.tasks import TaskSpec
@@ -27,17 +30,37 @@ def infer_task(args: DataArguments) -> TaskSpec:
     return SOURCES[args.source].infer_task(args)
 
 
-def load_corpus(task: TaskSpec, args: DataArguments) -> DatasetDict:
+def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> Listing:
+    """Return all clips that `args` names.
+
+    Args:
+        task: What the labels mean.
+        args: Which corpus to read.
+        findings: Takes up what is wrong with the rows that name the clips.
+
+    Raises:
+        ValueError: If there is nothing to go on with, or a flag belongs to another source.
+    """
+    _check_flags(args)
+    return SOURCES[args.source].list_clips(task, args, findings)
+
+
+def load_corpus(task: TaskSpec, args: DataArguments, skipped: list[Finding] | None = None) -> DatasetDict:
     """Read the corpus that `args` names, cut to `max_train_samples` and `max_eval_samples`.
 
+    Args:
+        task: What the labels mean.
+        args: Which corpus to read, and how.
+        skipped: Takes up why each clip was left out that `on_bad_audio="skip"` leaves out.
+
     Returns:
-        Splits `train`, `validation` and, if there is one, `test`; `avb_hf.data.clips.make_splits` tells the columns.
+        Splits `train`, `validation` and, if there is one, `test`; `avb_hf.data.corpus.make_splits` tells the columns.
 
     Raises:
         ValueError: If the corpus cannot be used, or a flag belongs to another source.
     """
-    _check_flags(args)
-    splits = SOURCES[args.source].load(task, args)
+    findings: list[Finding] = []
+    splits = make_splits(list_clips(task, args, findings), task, args, findings, skipped)
     return subsample(splits, args.max_train_samples, args.max_eval_samples, args.split_seed)
 
 

@@ -2,15 +2,22 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
-from datasets import DatasetDict
-
 from avb_hf.data.arguments import DataArguments
-from avb_hf.data.clips import Clip, make_splits
-from avb_hf.data.locations import check_inside, corpus_folder
-from avb_hf.data.problems import raise_together
-from avb_hf.data.tables import Row, Table, forbid_other_columns, read_table, rename_columns, require_columns
+from avb_hf.data.findings import Finding
+from avb_hf.data.listing import Clip, Listing
+from avb_hf.data.locations import corpus_folder, is_inside
+from avb_hf.data.tables import (
+    Row,
+    Table,
+    forbid_other_columns,
+    read_table,
+    refuse_table,
+    rename_columns,
+    require_columns,
+)
 from avb_hf.tasks import TASKS, TaskSpec, check_choice, load_task
 
 SPLIT_VALUES = {"Train": "train", "Val": "validation", "Test": "test"}
@@ -30,26 +37,31 @@ def infer_task(args: DataArguments) -> TaskSpec:
     return load_task(args.task)
 
 
-def load(task: TaskSpec, args: DataArguments) -> DatasetDict:
-    """Read the task's label table, find its clips and check both.
+def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> Listing:
+    """Read the task's label table and find its clips.
 
     Args:
         task: One with a `label_file`.
         args: `data_dir` is the folder with `labels/` and `audio/`.
+        findings: Takes up what is wrong with the table's rows.
 
     Returns:
-        The splits, as `make_splits` builds them, in the table's order.
+        The clips in the table's order.
 
     Raises:
-        ValueError: If the table or any clip cannot be used; lists what is wrong.
+        ValueError: If the table cannot be read, or has other columns than the task's.
     """
     folder = corpus_folder(args)
     if task.label_file is None:
         raise ValueError(f"task {task.name!r} has no label_file, which --source {args.source} needs")
-    table = rename_columns(read_table(folder / "labels" / task.label_file), task.accepted_spellings)
+    table = rename_columns(read_table(folder / "labels" / task.label_file, findings), task.accepted_spellings)
     require_columns(table, ("File_ID", "Split", *task.label_columns))
     forbid_other_columns(table, ("File_ID", "Split", *task.label_columns, *SPEAKER_COLUMNS))
-    return make_splits(_find_clips(table, task, folder), task, args, table.path)
+    order = [column for column in table.columns if column in task.label_columns]
+    if order != list(task.label_columns):
+        message = f"label columns should stand in the order {list(task.label_columns)}, they stand as {order}"
+        findings.append(Finding("columns_out_of_order", message, path=str(table.path)))
+    return _find_clips(table, task, folder, findings)
 
 
 def parse_file_id(cell: str) -> str:
@@ -64,31 +76,33 @@ def parse_file_id(cell: str) -> str:
     return match[1] or match[2]
 
 
-def _find_clips(table: Table, task: TaskSpec, folder: Path) -> list[Clip]:
+def _find_clips(table: Table, task: TaskSpec, folder: Path, findings: list[Finding]) -> Listing:
     speaker_columns = [column for column in SPEAKER_COLUMNS if column in table.columns]
     if len(speaker_columns) > 1:
-        raise ValueError(f"{table.path}: one speaker column at most, got {speaker_columns}")
+        raise refuse_table(table.path, f"one speaker column at most, got {speaker_columns}", "wrong_columns")
     index = _index_audio(folder)
-    clips, problems = [], []
+    clips: list[Clip] = []
+    others: list[Path] = []
     for row in table.rows:
+        cell = row.cells["File_ID"]
         try:
-            file_id = parse_file_id(row.cells["File_ID"])
-            check_choice("Split", row.cells["Split"], tuple(SPLIT_VALUES))
-            path = _only_file(index[file_id], file_id, folder)
-            clips.append(
-                Clip(
-                    file_id,
-                    path,
-                    SPLIT_VALUES[row.cells["Split"]],
-                    {column: row.cells[column] for column in task.label_columns},
-                    row.place,
-                    _speaker(row, speaker_columns),
-                )
-            )
+            file_id = parse_file_id(cell)
         except ValueError as error:
-            problems.append(f"{row.place}: {error}")
-    raise_together(problems, str(table.path))
-    return clips
+            kind = "escaping_path" if {"/", "\\"} & set(cell) else "bad_file_id"
+            findings.append(Finding(kind, str(error), place=row.place))
+            continue
+        # Where there is none, a pattern that names no file: the audio's inspection will miss it.
+        paths = index[file_id] or [folder / "audio" / "*" / f"{file_id}.*"]
+        split = SPLIT_VALUES.get(row.cells["Split"])
+        speaker = row.cells[speaker_columns[0]] if speaker_columns else None
+        cells = {column: row.cells[column] for column in task.label_columns}
+        clips.append(Clip(file_id, paths[0], split, cells, row.place, speaker))
+        others += paths[1:]
+        findings += [
+            Finding(kind, message, file_id, place=row.place)
+            for kind, message in _check_row(row, paths, folder, speaker)
+        ]
+    return Listing(clips, table.path, folder=folder / "audio", others=tuple(others))
 
 
 def _index_audio(folder: Path) -> dict[str, list[Path]]:
@@ -99,18 +113,14 @@ def _index_audio(folder: Path) -> dict[str, list[Path]]:
     return index
 
 
-def _only_file(paths: list[Path], file_id: str, folder: Path) -> Path:
-    if not paths:
-        raise ValueError(f"the audio file of File_ID {file_id} is missing: no {folder}/audio/*/{file_id}.*")
+def _check_row(row: Row, paths: list[Path], folder: Path, speaker: str | None) -> Iterator[tuple[str, str]]:
+    try:
+        check_choice("Split", row.cells["Split"], tuple(SPLIT_VALUES))
+    except ValueError as error:
+        yield "unknown_split", str(error)
     if len(paths) > 1:
-        raise ValueError(f"File_ID {file_id} has more than one audio file: {', '.join(map(str, paths))}")
-    check_inside(paths[0], folder)
-    return paths[0]
-
-
-def _speaker(row: Row, columns: list[str]) -> str | None:
-    if not columns:
-        return None
-    if not row.cells[columns[0]].strip():
-        raise ValueError(f"{columns[0]} is empty")
-    return row.cells[columns[0]]
+        yield "ambiguous_audio", f"has more than one audio file: {', '.join(map(str, paths))}"
+    if not is_inside(paths[0], folder):
+        yield "escaping_path", f"{paths[0]} leads out of the data folder {folder}"
+    if speaker is not None and not speaker.strip():
+        yield "bad_row", "the cell of the speaker is empty"

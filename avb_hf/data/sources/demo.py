@@ -7,10 +7,10 @@ import logging
 import os
 from pathlib import Path
 
-from datasets import DatasetDict
-
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.demo_corpus import VERSION, write_demo_corpus
+from avb_hf.data.findings import Finding
+from avb_hf.data.listing import Listing
 from avb_hf.data.sources import avb
 from avb_hf.tasks import TASKS, TaskSpec, load_task
 
@@ -28,8 +28,8 @@ def infer_task(args: DataArguments) -> TaskSpec:
     return TASKS["high"] if args.task is None else load_task(args.task)
 
 
-def load(task: TaskSpec, args: DataArguments) -> DatasetDict:
-    """Return the demo corpus's splits as the `avb` source reads them, and write the corpus before if it is absent.
+def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> Listing:
+    """Return the demo corpus's clips as the `avb` source finds them, and write the corpus before if it is absent.
 
     Raises:
         ValueError: If a data folder is given, or the task is none of the four A-VB tasks.
@@ -43,7 +43,7 @@ def load(task: TaskSpec, args: DataArguments) -> DatasetDict:
     if not (folder / "labels").is_dir():
         logger.info("writing the demo corpus to %s", folder)
         write_demo_corpus(folder, seed=SEED)
-    return avb.load(task, dataclasses.replace(args, data_dir=str(folder)))
+    return avb.list_clips(task, dataclasses.replace(args, data_dir=str(folder)), findings)
 
 
 def corpus_folder() -> Path:

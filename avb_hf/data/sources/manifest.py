@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
-
 from avb_hf.data.arguments import DataArguments
-from avb_hf.data.clips import Clip, make_splits
+from avb_hf.data.findings import Finding
 from avb_hf.data.labels import is_missing
-from avb_hf.data.locations import check_inside, corpus_folder
-from avb_hf.data.problems import raise_together
+from avb_hf.data.listing import Clip, Listing
+from avb_hf.data.locations import corpus_folder, is_inside
 from avb_hf.data.splits import draw_by_class, draw_by_group, parse_split
-from avb_hf.data.tables import Row, Table, read_table, rename_columns, require_columns
+from avb_hf.data.tables import Row, Table, read_table, refuse_table, rename_columns, require_columns
 from avb_hf.tasks import TaskSpec, load_task, task_from_mapping
 
 TASK_FLAGS = ("label_columns", "class_names", "problem_type", "label_range")
@@ -33,9 +31,10 @@ def infer_task(args: DataArguments) -> TaskSpec:
         return load_task(args.task)
     if not args.label_columns:
         raise ValueError("--source manifest needs --task, or --label_columns with the table's label columns")
-    table = _read(args)
+    elsewhere: list[Finding] = []  # `list_clips` reads the table again and reports its rows
+    table = _read(args, elsewhere)
     require_columns(table, args.label_columns)
-    splits = _read_splits(table, args) if args.split_column else ["train"] * len(table.rows)
+    splits = _read_splits(table, args, elsewhere) if args.split_column else ["train"] * len(table.rows)
     cells = {
         column: [cell for cell, split in zip(table.column(column), splits, strict=True) if split != "test"]
         for column in args.label_columns
@@ -47,44 +46,45 @@ def infer_task(args: DataArguments) -> TaskSpec:
 
 
 def draws_split(args: DataArguments) -> bool:
-    """Whether the manifest has no split column, so that `load` draws the split."""
+    """Whether the manifest has no split column, so that `list_clips` draws the split."""
     return args.split_column is None
 
 
-def load(task: TaskSpec, args: DataArguments) -> DatasetDict:
-    """Read the manifest and check its clips.
+def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> Listing:
+    """Read the manifest.
 
     Args:
         task: What the label columns mean.
         args: Which columns to read, what relative paths are relative to (`data_dir`, else the manifest's folder), and
             the seed of the split where there is no split column: 70/15/15, disjoint by speaker where there is a speaker
             column, else the same in every class.
+        findings: Takes up what is wrong with the table's rows.
 
     Returns:
-        The splits, as `make_splits` builds them, in the manifest's order.
+        The clips in the manifest's order.
 
     Raises:
-        ValueError: If the table or any clip cannot be used; lists what is wrong.
+        ValueError: If the table cannot be read, lacks a column, or no split can be drawn.
     """
-    table = rename_columns(_read(args), task.accepted_spellings)
+    table = rename_columns(_read(args, findings), task.accepted_spellings)
     named = [args.path_column, args.id_column, args.split_column, args.speaker_column, *task.label_columns]
     require_columns(table, [column for column in named if column is not None])
-    splits = _draw_splits(table, task, args) if draws_split(args) else _read_splits(table, args)
+    splits = _draw_splits(table, task, args) if draws_split(args) else _read_splits(table, args, findings)
     folder = table.path.parent if args.data_dir is None else corpus_folder(args)
-    clips, problems = [], []
+    clips = []
     for row, split in zip(table.rows, splits, strict=True):
-        try:
+        problem = _check_row(row, args, folder)
+        if problem is None:
             clips.append(_make_clip(row, split, task, args, folder))
-        except ValueError as error:
-            problems.append(f"{row.place}: {error}")
-    raise_together(problems, str(table.path))
-    return make_splits(clips, task, args, table.path, test_is_labelled=draws_split(args))
+        else:
+            findings.append(problem)
+    return Listing(clips, table.path, draws_split(args), folder if args.data_dir is not None else None)
 
 
-def _read(args: DataArguments) -> Table:
+def _read(args: DataArguments, findings: list[Finding]) -> Table:
     if args.manifest is None:
         raise ValueError("--source manifest needs --manifest, a CSV, TSV or Parquet table")
-    return read_table(Path(args.manifest))
+    return read_table(Path(args.manifest), findings)
 
 
 def _infer_problem_type(cells: dict[str, list[str]], args: DataArguments) -> str:
@@ -97,10 +97,10 @@ def _infer_problem_type(cells: dict[str, list[str]], args: DataArguments) -> str
         texts[column] = [value for value in given if not _is_number(value)]
     for column in cells:
         if numbers[column] and texts[column]:
-            raise ValueError(
-                f"{args.manifest}: column {column} mixes numbers with text ({texts[column][0]!r}); "
-                "say with --problem_type what it is"
+            message = (
+                f"column {column} mixes numbers with text ({texts[column][0]!r}); say with --problem_type what it is"
             )
+            raise refuse_table(Path(str(args.manifest)), message, "bad_label")
     with_text = [column for column in cells if texts[column]]
     if with_text and len(cells) > 1:
         raise ValueError(f"{args.manifest}: several label columns must hold numbers, these hold text: {with_text}")
@@ -133,15 +133,15 @@ def _number_fields(args: DataArguments) -> dict[str, Any]:
     return {"labels": args.label_columns, "label_range": args.label_range}
 
 
-def _read_splits(table: Table, args: DataArguments) -> list[str]:
+def _read_splits(table: Table, args: DataArguments, findings: list[Finding]) -> list[str | None]:
     require_columns(table, [str(args.split_column)])
-    splits, problems = [], []
+    splits: list[str | None] = []
     for row in table.rows:
         try:
             splits.append(parse_split(row.cells[str(args.split_column)]))
         except ValueError as error:
-            problems.append(f"{row.place}: {error}")
-    raise_together(problems, f"{table.path}: column {args.split_column}")
+            splits.append(None)
+            findings.append(Finding("unknown_split", str(error), place=row.place))
     return splits
 
 
@@ -152,17 +152,21 @@ def _draw_splits(table: Table, task: TaskSpec, args: DataArguments) -> list[str]
     return draw_by_class(classes, args.split_seed)
 
 
-def _make_clip(row: Row, split: str, task: TaskSpec, args: DataArguments, folder: Path) -> Clip:
+def _check_row(row: Row, args: DataArguments, folder: Path) -> Finding | None:
     for column in (args.path_column, args.id_column, args.speaker_column):
         if column is not None and not row.cells[column].strip():
-            raise ValueError(f"{column} is empty")
+            return Finding("bad_row", f"{column} is empty", place=row.place)
     path = Path(row.cells[args.path_column])
-    if not path.is_absolute():
-        path = folder / path
-        check_inside(path, folder)
+    if not path.is_absolute() and not is_inside(folder / path, folder):
+        message = f"{folder / path} leads out of the data folder {folder}"
+        return Finding("escaping_path", message, row.cells[args.id_column or args.path_column], place=row.place)
+    return None
+
+
+def _make_clip(row: Row, split: str | None, task: TaskSpec, args: DataArguments, folder: Path) -> Clip:
     return Clip(
         file_id=row.cells[args.id_column or args.path_column],
-        path=path,
+        path=folder / row.cells[args.path_column],
         split=split,
         cells={column: row.cells[column] for column in task.label_columns},
         place=row.place,

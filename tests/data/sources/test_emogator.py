@@ -74,9 +74,9 @@ def test_what_else_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"no file below it is named NNNNNN-EE-I.mp3"):
         load_corpus(TASK, arguments(tmp_path))
     write_clips(tmp_path, categories=("31",))
-    with pytest.raises(ValueError, match="category must be 01-30, got 31"):
+    with pytest.raises(ValueError, match=r"File_ID 000000-31-1: class category must be one of .*, got '31'"):
         load_corpus(TASK, arguments(tmp_path))
-    with pytest.raises(ValueError, match=r"gone.csv does not exist"):
+    with pytest.raises(ValueError, match=r"gone.csv: the table does not exist"):
         load_corpus(TASK, arguments(tmp_path, split_file=str(tmp_path / "gone.csv")))
     with pytest.raises(ValueError, match="task 'high' is a regression"):
         load_corpus(TASKS["high"], arguments(tmp_path))

@@ -150,11 +150,15 @@ def test_paths_are_relative_to_the_data_folder_else_to_the_manifest_or_absolute(
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("path", "../../etc/passwd", "line 3: .*leads out of the data folder"),
+        ("path", "../../etc/passwd", "line 3, File_ID 001: .*leads out of the data folder"),
         ("path", "", "line 3: path is empty"),
         ("path", "clips/gone.wav", "line 3, File_ID 001 .*the file is missing"),
-        ("path", "./clips/006.wav", r"file .*clips/006.wav: line 3 \(train\) and line 8 \(validation\)"),
-        ("id", "006", r"File_ID 006: line 3 \(train\) and line 8 \(validation\)"),
+        (
+            "path",
+            "./clips/006.wav",
+            r"line 8, File_ID 006 .*the file of File_ID 001 of manifest.csv, line 3 \(train\) again, here in val",
+        ),
+        ("id", "006", r"line 8, File_ID 006 .*the File_ID of manifest.csv, line 3 \(train\) again, here in validation"),
         ("id", "", "line 3: id is empty"),
         ("who", "", "line 3: who is empty"),
         ("part", "holdout", "line 3: split must be one of"),

@@ -12,9 +12,9 @@ def test_sources_are_the_choices_of_the_flag():
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_each_source_infers_and_loads(name):
+def test_each_source_infers_and_lists(name):
     assert callable(SOURCES[name].infer_task)
-    assert callable(SOURCES[name].load)
+    assert callable(SOURCES[name].list_clips)
 
 
 @pytest.mark.parametrize("flag", ["split_file", "manifest", "split_column", "label_columns", "label_range"])

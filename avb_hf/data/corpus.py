@@ -1,0 +1,155 @@
+"""From a listing of clips to checked datasets."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from avb_hf.data.arguments import DataArguments
+from avb_hf.data.audio import SAMPLING_RATE, AudioHeader
+from avb_hf.data.clips import count
+from avb_hf.data.findings import KINDS, CorpusError, Finding, raise_errors
+from avb_hf.data.inspection import ClipAudio, inspect_audio
+from avb_hf.data.labels import Labels
+from avb_hf.data.listing import Clip, Listing
+from avb_hf.data.rows import check_rows, read_labels
+from avb_hf.data.splits import SPLITS
+from avb_hf.tasks import TaskSpec
+
+logger = logging.getLogger(__name__)
+
+
+class Examination(NamedTuple):
+    """What the rows and files of a listing hold.
+
+    Attributes:
+        labels: Labels by File_ID.
+        audio: What each clip's file holds, in the listing's order.
+    """
+
+    labels: dict[str, Labels]
+    audio: list[ClipAudio]
+
+
+class _Row(NamedTuple):
+    clip: Clip
+    labels: Labels
+    header: AudioHeader
+
+
+def examine(
+    listing: Listing,
+    task: TaskSpec,
+    args: DataArguments,
+    findings: list[Finding],
+    decoded: bool = False,
+    num_workers: int = 1,
+) -> Examination:
+    """Check all rows and audio files of a listing.
+
+    Args:
+        listing: The clips.
+        task: What the labels mean.
+        args: How to read labels and audio.
+        findings: Takes up all that is wrong.
+        decoded: Whether to decode every clip rather than to read the headers alone.
+        num_workers: Threads that read the audio.
+    """
+    check_rows(listing, findings)
+    labels = read_labels(listing, task, args, findings)
+    audio = inspect_audio(listing.clips, args, decoded, num_workers)
+    findings += [finding for held in audio for finding in held.findings]
+    return Examination(labels, audio)
+
+
+def make_splits(
+    listing: Listing,
+    task: TaskSpec,
+    args: DataArguments,
+    findings: list[Finding],
+    skipped: list[Finding] | None = None,
+) -> DatasetDict:
+    """Check labels and audio of all clips and build the corpus.
+
+    Args:
+        listing: The clips, in the order of the result.
+        task: What the labels mean.
+        args: How to read labels and audio, and whether clips whose audio cannot be used are left out.
+        findings: What was found so far; takes up what is found here.
+        skipped: Takes up why each clip was left out.
+
+    Returns:
+        Splits with the columns `file_id`, `path`, `labels` (NaN or class -100 where missing), `duration` in seconds,
+        `sampling_rate` in Hz, `num_channels`, and `speaker` if known.
+
+    Raises:
+        CorpusError: If anything found is an error, or too many clips would be left out.
+    """
+    labels, audio = examine(listing, task, args, findings, decoded=args.on_bad_audio == "skip")
+    left_out = _take_bad_clips(listing, task, args, findings)
+    raise_errors(findings, str(listing.where))
+    for finding in findings:
+        if finding.file_id is None:
+            logger.warning("%s: %s", listing.where, finding)
+    for finding in left_out:
+        logger.warning("left out: %s", finding)
+    if skipped is not None:
+        skipped += left_out
+    names = {finding.file_id for finding in left_out}
+    rows = [  # a file without a header was an error above
+        _Row(clip, labels[clip.file_id], held.header)
+        for clip, held in zip(listing.clips, audio, strict=True)
+        if clip.file_id not in names and held.header is not None
+    ]
+    _log_audio([row.header for row in rows], args)
+    by_split = {name: [row for row in rows if row.clip.split == name] for name in SPLITS}
+    return DatasetDict({name: _make_dataset(part, task) for name, part in by_split.items() if part})
+
+
+def _take_bad_clips(listing: Listing, task: TaskSpec, args: DataArguments, findings: list[Finding]) -> list[Finding]:
+    """Take out of `findings` what is answered by leaving the clip out."""
+    if args.on_bad_audio == "error":
+        return []
+    bad = [finding for finding in findings if KINDS[finding.kind].skippable]
+    # A contest file needs a prediction for every clip of its test split.
+    needed = {clip.file_id for clip in listing.clips if clip.split == "test" and task.submission_name is not None}
+    if any(finding.file_id in needed for finding in bad):
+        raise_errors(findings, f"{listing.where}: clips of a contest's test split are never left out")
+    share = len(bad) / max(len(listing.clips), 1)
+    if share > args.max_bad_audio:
+        limit = f"more than --max_bad_audio {args.max_bad_audio:g} allows to leave out"
+        raise CorpusError(bad, f"{listing.where}: {share:.2%} of the clips have audio that cannot be used, {limit}")
+    names = {finding.file_id for finding in bad}
+    for split in SPLITS:
+        part = {clip.file_id for clip in listing.clips if clip.split == split}
+        if part and part <= names:
+            raise CorpusError(bad, f"{listing.where}: --on_bad_audio skip would leave no clip in the {split} split")
+    findings[:] = [finding for finding in findings if not KINDS[finding.kind].skippable]
+    return bad
+
+
+def _make_dataset(rows: Sequence[_Row], task: TaskSpec) -> Dataset:
+    label_type = Value("int64") if task.is_classification else List(Value("float64"))
+    columns: dict[str, tuple[Any, list[Any]]] = {
+        "file_id": (Value("string"), [row.clip.file_id for row in rows]),
+        "path": (Value("string"), [str(row.clip.path) for row in rows]),
+        "labels": (label_type, [row.labels for row in rows]),
+        "duration": (Value("float64"), [row.header.duration for row in rows]),
+        "sampling_rate": (Value("int32"), [row.header.sampling_rate for row in rows]),
+        "num_channels": (Value("int32"), [row.header.channels for row in rows]),
+    }
+    if all(row.clip.speaker is not None for row in rows):
+        columns["speaker"] = (Value("string"), [row.clip.speaker for row in rows])
+    features = Features({name: feature for name, (feature, _) in columns.items()})
+    return Dataset.from_dict({name: values for name, (_, values) in columns.items()}, features=features)
+
+
+def _log_audio(headers: Sequence[AudioHeader], args: DataArguments) -> None:
+    rates = count(header.sampling_rate for header in headers if header.sampling_rate != SAMPLING_RATE)
+    several = sum(header.channels > 1 for header in headers)
+    logger.info("%d clips, %.2f h", len(headers), sum(header.duration for header in headers) / 3600)
+    if rates:
+        logger.info("clips to be resampled to %d Hz, by their rate in Hz: %s", SAMPLING_RATE, rates)
+    if several:
+        logger.info("%d clips have several channels (--channels %s)", several, args.channels)

@@ -1,0 +1,136 @@
+"""What the audio files of a corpus hold: their headers, or all of their samples."""
+
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from avb_hf.data.arguments import DataArguments
+from avb_hf.data.audio import (
+    MIN_SAMPLES,
+    SAMPLING_RATE,
+    AudioFileError,
+    AudioHeader,
+    check_header,
+    decode,
+    mix,
+    read_header,
+    to_clip,
+)
+from avb_hf.data.findings import Finding
+from avb_hf.data.listing import Clip
+
+# Peak of a clip that counts as silent: -80 dBFS.
+SILENCE = 1e-4
+# The last step of 16 bits below full scale, and how many such samples in a row no unclipped wave has.
+FULL_SCALE = 1 - 2 / 32768
+CLIPPED_RUN = 4
+
+
+@dataclass(frozen=True)
+class ClipAudio:
+    """What one clip's file holds.
+
+    Attributes:
+        header: What the file says about itself; None if it cannot be read.
+        digest: SHA-256 of the samples of all channels; None if they were not decoded.
+        findings: What is wrong.
+    """
+
+    header: AudioHeader | None = None
+    digest: bytes | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+
+def inspect_audio(
+    clips: Sequence[Clip], args: DataArguments, decoded: bool = False, num_workers: int = 1
+) -> list[ClipAudio]:
+    """Inspect the audio files of many clips, behind a progress bar.
+
+    Args:
+        clips: The clips.
+        args: How clips are read in training.
+        decoded: Whether to look at all samples rather than at the headers alone.
+        num_workers: Threads that decode. Decoders run beside each other and Python does not, so it pays where decoding
+            is most of the work, as with MP3, and not with WAV; headers are read by one.
+
+    Returns:
+        What was found, clip by clip.
+    """
+    inspect = functools.partial(inspect_clip, args=args, decoded=decoded)
+    description = "decoding audio" if decoded else "reading audio headers"
+    with ThreadPoolExecutor(num_workers) as pool:
+        results = pool.map(inspect, clips) if decoded and num_workers > 1 else map(inspect, clips)
+        return list(tqdm(results, desc=description, unit="clip", total=len(clips), disable=None))
+
+
+def inspect_clip(clip: Clip, args: DataArguments, decoded: bool) -> ClipAudio:
+    """Inspect the audio file of one clip.
+
+    Args:
+        clip: The clip.
+        args: How clips are read in training; what would be refused there is an error here.
+        decoded: Whether to look at all samples rather than at the header alone.
+    """
+    header, digest = None, None
+    found: list[tuple[str, str]] = []
+    try:
+        header = read_header(clip.path, clip.file_id)
+        found += _look(header, args)
+        check_header(header, clip.path, clip.file_id, args, MIN_SAMPLES)
+        if decoded:
+            _, frames = decode(clip.path, clip.file_id, args)
+            digest = hashlib.sha256(str(frames.shape).encode() + np.ascontiguousarray(frames).tobytes()).digest()
+            found += _listen(frames, header, clip, args)
+    except AudioFileError as error:
+        found.append((error.kind, error.reason))
+    findings = [Finding(kind, message, clip.file_id, str(clip.path), clip.place) for kind, message in found]
+    return ClipAudio(header, digest, findings)
+
+
+def find_twins(clips: Sequence[Clip], audio: Sequence[ClipAudio]) -> list[Finding]:
+    """Find clips that hold the same samples, bit by bit, at whatever path and in whatever container.
+
+    Args:
+        clips: The clips.
+        audio: What they hold; those that were not decoded are left out.
+
+    Returns:
+        One finding for each further clip of the same samples.
+    """
+    groups: dict[bytes, dict[Path, Clip]] = {}
+    for clip, held in zip(clips, audio, strict=True):
+        if held.digest is not None:  # one file under two names is told apart from two files
+            groups.setdefault(held.digest, {}).setdefault(clip.path.resolve(), clip)
+    findings = []
+    for first, *others in (group.values() for group in groups.values()):
+        torn = any(clip.split != first.split for clip in others)
+        kind = "duplicated_audio_across_splits" if torn else "duplicated_audio"
+        for clip in others:
+            message = f"holds the samples of File_ID {first.file_id} ({first.split}), here in {clip.split}"
+            findings.append(Finding(kind, message, clip.file_id, str(clip.path), clip.place))
+    return findings
+
+
+def _look(header: AudioHeader, args: DataArguments) -> Iterator[tuple[str, str]]:
+    if header.sampling_rate != SAMPLING_RATE:
+        yield "other_sampling_rate", f"is at {header.sampling_rate} Hz"
+    if header.channels > 1 and args.channels != "error":
+        yield "several_channels", f"has {header.channels} channels"
+
+
+def _listen(frames: np.ndarray, header: AudioHeader, clip: Clip, args: DataArguments) -> Iterator[tuple[str, str]]:
+    full = np.abs(frames) >= FULL_SCALE  # (samples, channels)
+    windows = [full[start : len(full) - CLIPPED_RUN + 1 + start] for start in range(CLIPPED_RUN)]
+    if full.any() and np.logical_and.reduce(windows).any():
+        yield "clipped_audio", f"{full.sum()} samples are at full scale or beyond, peak {np.abs(frames).max():.3g}"
+    peak = np.abs(mix(frames, clip.path, clip.file_id, args.channels)).max()
+    if peak < SILENCE:
+        yield "silent_audio", f"the loudest sample is {peak:.2g} of full scale"
+    if len(frames) < header.num_frames:  # only then can it be too short although its header is not
+        to_clip(frames, header, clip.path, clip.file_id, args)

@@ -1,0 +1,109 @@
+"""What the rows of a listing say: that names, splits and speakers fit together, and what the labels are."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from avb_hf.data.arguments import DataArguments
+from avb_hf.data.findings import Finding
+from avb_hf.data.labels import (
+    LabelError,
+    Labels,
+    columns_on_1_9_scale,
+    labels_vary,
+    missing_labels,
+    parse_labels,
+)
+from avb_hf.data.listing import Clip, Listing
+from avb_hf.data.splits import SPLITS
+from avb_hf.tasks import TaskSpec
+
+logger = logging.getLogger(__name__)
+
+
+def check_rows(listing: Listing, findings: list[Finding]) -> None:
+    """Add to `findings` what is wrong with a listing's names, splits and speakers."""
+    present = {clip.split for clip in listing.clips}
+    findings += [
+        Finding("empty_split", f"no clip is in the {split} split; there are {sorted(filter(None, present))}")
+        for split in SPLITS[:2]
+        if split not in present
+    ]
+    findings += _find_duplicates(listing.clips)
+    findings += _find_torn_speakers(listing.clips)
+
+
+def read_labels(listing: Listing, task: TaskSpec, args: DataArguments, findings: list[Finding]) -> dict[str, Labels]:
+    """Parse the labels of all clips.
+
+    Args:
+        listing: The clips.
+        task: What the labels mean.
+        args: Whether labels may be missing.
+        findings: Takes up labels that cannot be used.
+
+    Returns:
+        Labels by File_ID; those of a test split that counts as unlabelled are missing ones.
+    """
+    strict = [clip for clip in listing.clips if clip.split != "test" or listing.test_is_labelled]
+    lenient = [clip for clip in listing.clips if clip.split == "test" and not listing.test_is_labelled]
+    scaled = columns_on_1_9_scale([clip.cells for clip in strict], task)
+    findings += [
+        Finding("labels_on_1_9_scale", f"column {column} looks rated on a scale of 1-9; map it to [0, 1] first")
+        for column in scaled
+    ]
+    labels, problems = _parse_all(strict, task, args, scaled)
+    findings += problems
+    if not lenient:
+        return labels
+    of_test, problems = _parse_all(lenient, task, args, scaled)
+    if not problems and labels_vary(list(of_test.values())):
+        return labels | of_test
+    message = "the test split counts as unlabelled, it is predicted and not scored: "
+    # Placeholders are the same in all rows, or nothing.
+    if problems and any(clip.cells != lenient[0].cells for clip in lenient):
+        message += f"{len(problems)} of its rows cannot be used, first {problems[0]}"
+        findings.append(Finding("unusable_test_labels", message))
+    else:
+        logger.warning("%s: %s%s", listing.where, message, problems[0] if problems else "all rows have the same labels")
+    return labels | {clip.file_id: missing_labels(task) for clip in lenient}
+
+
+def _find_duplicates(clips: Sequence[Clip]) -> list[Finding]:
+    findings = []
+    first_of: dict[str | Path, Clip] = {}
+    for clip in clips:
+        # One file under two names is the same leak as one name in two rows.
+        for kind, key in (("duplicate_file_id", clip.file_id), ("duplicate_path", clip.path.resolve())):
+            first = first_of.setdefault(key, clip)
+            if first is not clip:
+                what = "the File_ID" if kind == "duplicate_file_id" else f"the file of File_ID {first.file_id}"
+                message = f"is {what} of {first.place} ({first.split}) again, here in {clip.split}"
+                findings.append(Finding(kind, message, clip.file_id, str(clip.path), clip.place))
+                break
+    return findings
+
+
+def _find_torn_speakers(clips: Sequence[Clip]) -> list[Finding]:
+    splits: dict[str, set[str]] = {}
+    for clip in clips:
+        if clip.speaker is not None and clip.split is not None:
+            splits.setdefault(clip.speaker, set()).add(clip.split)
+    return [
+        Finding("speaker_in_two_splits", f"speaker {speaker} is heard in {sorted(heard)}")
+        for speaker, heard in splits.items()
+        if len(heard) > 1
+    ]
+
+
+def _parse_all(
+    clips: Iterable[Clip], task: TaskSpec, args: DataArguments, unranged: Sequence[str]
+) -> tuple[dict[str, Labels], list[Finding]]:
+    labels, findings = {}, []
+    allow_missing = task.allow_missing or args.allow_missing_labels
+    for clip in clips:
+        try:
+            labels[clip.file_id] = parse_labels(clip.cells, task, allow_missing, unranged)
+        except LabelError as error:
+            findings.append(Finding(error.kind, str(error), clip.file_id, place=clip.place))
+    return labels, findings

@@ -1,0 +1,1 @@
+"""Using models: what a clip's numbers depend on."""

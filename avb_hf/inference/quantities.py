@@ -1,0 +1,71 @@
+"""What of a model is audited: the scores that a user gets, or the raw states of a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from avb_hf.model import POOLINGS, VocalBurstConfig, Wav2Vec2ForVocalBurst
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that a model says of each clip of a batch.
+
+    Attributes:
+        measure: Function of model and batch (`input_values`, `attention_mask`) to one tensor per clip.
+        tolerance: Function of the model's configuration to the largest difference that is allowed.
+        is_relative: Whether the tolerance is a share of the largest absolute value over all clips.
+        causes: Function of the configuration to what in it is known to break the independence of clips.
+    """
+
+    measure: Callable[[Wav2Vec2ForVocalBurst, Mapping[str, Tensor]], list[Tensor]]
+    tolerance: Callable[[VocalBurstConfig], float]
+    is_relative: bool
+    causes: Callable[[VocalBurstConfig], list[str]]
+
+
+def measure_scores(model: Wav2Vec2ForVocalBurst, batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return each clip's scores after the output activation, `(num_labels,)`: probabilities where these are classes."""
+    logits = model(**batch).logits  # (batch, labels)
+    is_classification = model.config.problem_type == "single_label_classification"
+    return list(logits.softmax(dim=-1) if is_classification else logits)
+
+
+def measure_states(model: Wav2Vec2ForVocalBurst, batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return each clip's raw states of block `feature_layer` on its valid frames, `(frames, hidden)`."""
+    states, num_frames = model.encoder(batch["input_values"], batch["attention_mask"].sum(dim=1))
+    return [clip[:count] for clip, count in zip(states, num_frames, strict=True)]
+
+
+def _score_tolerance(config: VocalBurstConfig) -> float:
+    # Whisper's raw states reach 500: without LayerNorm or bounded recurrent states their rounding reaches the scores.
+    is_raw_whisper = (
+        config.encoder_config.model_type == "whisper" and config.rnn == "none" and config.states_norm == "none"
+    )
+    return 2e-4 if is_raw_whisper else 1e-5
+
+
+def _state_tolerance(config: VocalBurstConfig) -> float:
+    return 5e-5
+
+
+def _state_causes(config: VocalBurstConfig) -> list[str]:
+    has_group_norm = getattr(config.encoder_config, "feat_extract_norm", None) == "group"
+    if config.masked_group_norm or not has_group_norm:
+        return []
+    return ["masked_group_norm is false: the front end's group norm takes padding into its statistics"]
+
+
+def _score_causes(config: VocalBurstConfig) -> list[str]:
+    if config.pooling_mask or POOLINGS[config.pooling].picks_one_frame:
+        return _state_causes(config)
+    return [f"pooling_mask is false: {config.pooling} pooling reads padded frames", *_state_causes(config)]
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "scores": Quantity(measure_scores, _score_tolerance, is_relative=False, causes=_score_causes),
+    "states": Quantity(measure_states, _state_tolerance, is_relative=True, causes=_state_causes),
+}

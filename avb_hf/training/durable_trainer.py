@@ -1,0 +1,133 @@
+"""transformers' Trainer that loses nothing: sealed checkpoints, stops that save first, no pickle of arguments."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import EarlyStoppingCallback, Trainer, TrainerState
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
+
+from avb_hf.training.checkpoints import PREFIX, find_damage, seal
+from avb_hf.training.durable import write_json
+from avb_hf.training.exact import RandomState
+from avb_hf.training.signals import StopOnSignal
+
+ARGUMENTS_FILE = "training_args.json"
+
+
+class DurableTrainer(Trainer):
+    """A Trainer whose runs can be cut off anywhere and end as if they had not been.
+
+    Args:
+        *args: Passed on to transformers' Trainer.
+        **kwargs: Passed on as well.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stop_on_signal = StopOnSignal()
+        self.add_callback(self._stop_on_signal)
+
+    def train_and_save(self, checkpoint: str | None) -> None:
+        """Train, from a checkpoint if there is one, and write the best model, the state and the training figures.
+
+        Raises:
+            StoppedBySignalError: If a signal stopped the training; there is a checkpoint to go on from.
+        """
+        if checkpoint is not None and self._stopped_early(checkpoint):
+            metrics = {"epoch": self.state.epoch}
+        else:
+            with self._stop_on_signal.listening():
+                metrics = self.train(resume_from_checkpoint=checkpoint).metrics
+        self.save_model()
+        self.save_state()
+        self.save_metrics("train", metrics)
+
+    def load_trained(self, folder: Path) -> None:
+        """Take the weights that an earlier training left in a folder."""
+        self._load_from_checkpoint(str(folder))
+
+    def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
+        """Write `<split>_results.json` and add to `all_results.json`, each in one stroke."""
+        if not self.is_world_process_zero():
+            return
+        folder = Path(self.args.output_dir)
+        write_json(folder / f"{split}_results.json", metrics)
+        everything = folder / "all_results.json"
+        if combined:
+            earlier = json.loads(everything.read_text(encoding="utf-8")) if everything.is_file() else {}
+            write_json(everything, dict(sorted((earlier | metrics).items())))
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate or predict, and leave the random state as it was: evaluating more often must not change training."""
+        before = RandomState.now()
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            before.restore()
+
+    def say(self, text: str) -> None:
+        """Write a text to the screen, from the first process only."""
+        if self.is_world_process_zero():
+            sys.stdout.write(text + "\n")
+
+    def _stopped_early(self, checkpoint: str) -> bool:
+        """Tell whether a run had run out of patience when it saved a checkpoint; then take its best weights."""
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        stopping = state.stateful_callbacks.get("EarlyStoppingCallback")
+        patience = [
+            callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        ]
+        if not (stopping and patience and stopping["attributes"]["early_stopping_patience_counter"] >= patience[0]):
+            return False
+        self.state = state
+        if self.args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(checkpoint)
+        return True
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint, if it is as it was written.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        damage = find_damage(self.state.best_model_checkpoint)
+        if damage is not None:
+            raise ValueError(f"the best checkpoint {self.state.best_model_checkpoint} cannot be used: {damage}")
+        super()._load_best_model()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint and seal it; only then are older ones deleted."""
+        folder = Path(self._get_output_dir(trial))
+        checkpoint = folder / f"{PREFIX}{self.state.global_step}"
+        if self.args.should_save and checkpoint.exists():
+            shutil.rmtree(checkpoint)  # what a save that was cut off left
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # every process writes its own random state
+        if self.args.should_save:
+            seal(checkpoint)
+            rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save model and feature extractor, and the arguments as JSON: transformers would pickle them."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
+        self.processing_class.save_pretrained(folder)
+        write_json(folder / ARGUMENTS_FILE, dict(sorted(self.args.to_sanitized_dict().items())))

@@ -1,0 +1,83 @@
+"""Several processes that train one model: as many as meant, with the same data, and stopping together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainingArguments
+
+from avb_hf.training.exact import num_processes
+
+logger = logging.getLogger(__name__)
+
+
+class BadBatchError(ValueError):
+    """The clips of a training step cannot be read."""
+
+
+def of_all_processes(mine: Any) -> list[Any]:
+    """Put together what each process has, in the processes' order; all must call this."""
+    everyone = [mine] * num_processes()
+    if num_processes() > 1:
+        dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def require_world_size(args: TrainingArguments, expected: int | None) -> None:
+    """Log how many processes train together, and refuse another number than is expected.
+
+    Raises:
+        ValueError: If there are more or fewer processes.
+    """
+    backend = dist.get_backend() if num_processes() > 1 else "none"
+    logger.info("process %d of %d, backend %s, on %s", args.process_index, args.world_size, backend, args.device)
+    if expected is not None and args.world_size != expected:
+        raise ValueError(
+            f"--expect_world_size {expected}, but {args.world_size} run: start them by `torchrun --nproc_per_node "
+            f"{expected} run_avb.py ...`; `accelerate launch --cpu` starts one process whatever it is asked for"
+        )
+
+
+def require_same_everywhere(facts: Mapping[str, str | None]) -> None:
+    """Refuse to train in processes that hold different things.
+
+    Args:
+        facts: What must be equal, by what it is called.
+
+    Raises:
+        ValueError: On every process, if any differs from the first.
+    """
+    first, *others = of_all_processes(dict(facts))
+    different = [
+        f"process {rank}: {name} is {other[name]!r}, in process 0 it is {first[name]!r}"
+        for rank, other in enumerate(others, start=1)
+        for name in first
+        if other[name] != first[name]
+    ]
+    if different:
+        raise ValueError("all processes must hold the same:\n  " + "\n  ".join(different))
+
+
+def raise_everywhere(problem: str | None, device: torch.device) -> None:
+    """Stop every process if any has a problem; one that stopped alone would leave the others waiting for it.
+
+    Args:
+        problem: This process's, or None.
+        device: Where the processes exchange tensors.
+
+    Raises:
+        BadBatchError: If there is any; the message holds those of all processes.
+    """
+    problems = [problem]
+    if num_processes() > 1:
+        any_problem = torch.tensor(float(problem is not None), device=device)
+        dist.all_reduce(any_problem)
+        if any_problem:
+            problems = of_all_processes(problem)
+    known = [text for text in problems if text is not None]
+    if known:
+        raise BadBatchError("\n".join(known))
