@@ -5,6 +5,7 @@ import os
 import socket
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel processes, which threads of each would slow down
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -89,7 +89,7 @@ def test_every_block_runs(copy, stand_ins):
             assert SET_UP.match(text), f"block {index} sets up .venv in one line"
             text = SET_UP.sub("", text)
         if index == 1:
-            assert text.strip() == '.venv/bin/pytest -q -m "not slow"'
+            assert text.strip() == '.venv/bin/pytest -q -n 2 -m "not slow"'
             continue
         if language == "python":
             run([sys.executable, "-c", text], copy)

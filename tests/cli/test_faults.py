@@ -166,7 +166,7 @@ def test_evaluating_more_often_changes_nothing(four_epochs, digest, tmp_path):
     assert digest(tmp_path / "often") == digest(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_clip_with_nan_stops_the_run_and_names_step_and_clip(
     make_corpus, tiny_flags, tmp_path, capsys, monkeypatch, workers
 ):

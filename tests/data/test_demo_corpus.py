@@ -192,6 +192,7 @@ def population_ccc(preds, target):
     return 2 * covariance / (preds.var(0) + target.var(0) + (preds.mean(0) - target.mean(0)) ** 2)
 
 
+@pytest.mark.slow
 def test_duration_loudness_pitch_and_zero_crossings_do_not_tell_the_emotions(tmp_path):
     write_demo_corpus(tmp_path / "corpus", seed=demo.SEED)
     table = read(tmp_path / "corpus", "high")

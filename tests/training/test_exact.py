@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ LAYOUTS = {
     "2 processes": [[8], [7]],
     "2 processes of 2 steps": [[4, 4], [4, 3]],
 }
+TWO_PROCESSES = ("2 processes", "2 processes of 2 steps")
 
 
 def make_model(tiny_backbone, case, dtype, dropout=0.0):
@@ -146,42 +148,41 @@ def test_rows_of_one_process_are_its_own():
     assert not everyone.requires_grad
 
 
-def process(layout, tiny_backbone, file):
-    """Do one step in one of several processes, average gradients as DistributedDataParallel does, and save them."""
+def process(tiny_backbone, file):
+    """Do one step in one of two processes, average gradients as DistributedDataParallel does, and save them."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     results = {}
-    for case in CASES:
-        for dtype in (torch.float64, torch.float32):
-            batches = cut(make_batch(case, dtype), layout[rank], start=sum(map(sum, layout[:rank])))
-            loss, gradients = step(make_model(tiny_backbone, case, dtype), batches)
-            loss = torch.tensor(loss, dtype=torch.float64)
-            for value in (loss, *gradients):
-                dist.all_reduce(value)
-                value /= len(layout)
-            results[case, str(dtype)] = loss.item(), gradients
+    for name, case, dtype in product(TWO_PROCESSES, CASES, (torch.float64, torch.float32)):
+        layout = LAYOUTS[name]
+        batches = cut(make_batch(case, dtype), layout[rank], start=sum(map(sum, layout[:rank])))
+        loss, gradients = step(make_model(tiny_backbone, case, dtype), batches)
+        loss = torch.tensor(loss, dtype=torch.float64)
+        for value in (loss, *gradients):
+            dist.all_reduce(value)
+            value /= len(layout)
+        results[name, case, str(dtype)] = loss.item(), gradients
     if rank == 0:
         torch.save(results, file)
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("layout", ["2 processes", "2 processes of 2 steps"])
-def test_processes_are_one_large_batch(tiny_backbone, layout, tmp_path):
+def test_processes_are_one_large_batch(tiny_backbone, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
     done = subprocess.run(
-        [*launch, json.dumps(LAYOUTS[layout]), json.dumps(tiny_backbone), tmp_path / "results.pt"],
+        [*launch, json.dumps(tiny_backbone), tmp_path / "results.pt"],
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     results = torch.load(tmp_path / "results.pt")
-    assert len(results) == 2 * len(CASES)
-    for case in CASES:
-        for dtype in (torch.float64, torch.float32):
-            assert_same(results[case, str(dtype)], one_large_batch(tiny_backbone, case, dtype), dtype)
+    for case, dtype in product(CASES, (torch.float64, torch.float32)):
+        expected = one_large_batch(tiny_backbone, case, dtype)
+        for name in TWO_PROCESSES:
+            assert_same(results[name, case, str(dtype)], expected, dtype)
 
 
 if __name__ == "__main__":
-    process(json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3])
+    process(json.loads(sys.argv[1]), sys.argv[2])

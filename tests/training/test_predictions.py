@@ -129,6 +129,7 @@ def test_one_process_predicts_in_order(one_process, alone, task, count, batch_si
     np.testing.assert_allclose(predictions, alone[task][:count], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "count", "batch_size"), CASES)
 def test_two_processes_predict_in_order(two_processes, alone, task, count, batch_size):
     predictions, _, seen = two_processes[task, count, batch_size]
@@ -136,6 +137,7 @@ def test_two_processes_predict_in_order(two_processes, alone, task, count, batch
     np.testing.assert_allclose(predictions, alone[task][:count], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "count"), [case for case in product(TASK_NAMES, COUNTS) if case != UNSCORED])
 def test_scores_depend_neither_on_batch_size_nor_processes(one_process, two_processes, task, count):
     runs = [results[task, count, size][1] for results in (one_process, two_processes) for size in BATCH_SIZES]
