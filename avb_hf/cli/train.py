@@ -41,14 +41,17 @@ def main(argv: list[str]) -> int:
 
         print_help([*OUR_GROUPS, VocalBurstTrainingArguments], USAGE)
         return 0
+    from avb_hf.training.processes import leave
     from avb_hf.training.signals import StoppedBySignalError
 
+    code = 0
     try:
         run(*parse(argv))
     except StoppedBySignalError as stop:
         sys.stdout.write(f"{stop}; go on by --resume auto\n")
-        return stop.exit_code
-    return 0
+        code = stop.exit_code
+    leave()
+    return code
 
 
 def parse(argv: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments, VocalBurstTrainingArguments]:

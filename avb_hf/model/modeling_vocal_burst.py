@@ -206,12 +206,16 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
 
     def _num_samples(self, input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
         batch, samples = input_values.shape
+        shortest = samples
         if attention_mask is None:
             num_samples = torch.full((batch,), samples, device=input_values.device)
         else:
             num_samples = attention_mask.sum(dim=1)
-        # On an accelerator the comparison would make every step wait; there the feature extractor's own check stands.
-        shortest = samples if num_samples.device.type != "cpu" else int(num_samples.min())
+            # An accelerator would have to wait for these; there the feature extractor's own checks stand.
+            if attention_mask.device.type == "cpu":
+                shortest = int(num_samples.min())
+                if not attention_mask[:, 0].all():
+                    raise ValueError("clips must be padded on the right: attention_mask must begin with 1 in every row")
         if shortest < self.config.min_samples:
             raise ValueError(f"a clip needs at least {self.config.min_samples} samples, got one of {shortest}")
         return num_samples

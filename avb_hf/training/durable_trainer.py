@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
@@ -18,6 +21,15 @@ from avb_hf.training.exact import RandomState
 from avb_hf.training.signals import StopOnSignal
 
 ARGUMENTS_FILE = "training_args.json"
+
+
+@contextmanager
+def _writing(folder: str | Path) -> Iterator[None]:
+    """Name the folder that cannot be written to; torch reports a full disk as a RuntimeError."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise OSError(f"{folder} could not be written ({error}); what was whole before still is") from error
 
 
 class DurableTrainer(Trainer):
@@ -44,9 +56,10 @@ class DurableTrainer(Trainer):
         else:
             with self._stop_on_signal.listening():
                 metrics = self.train(resume_from_checkpoint=checkpoint).metrics
-        self.save_model()
-        self.save_state()
-        self.save_metrics("train", metrics)
+        with _writing(self.args.output_dir):
+            self.save_model()
+            self.save_state()
+            self.save_metrics("train", metrics)
 
     def load_trained(self, folder: Path) -> None:
         """Take the weights that an earlier training left in a folder."""
@@ -114,12 +127,14 @@ class DurableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            super()._save_checkpoint(model, trial)
+            with _writing(checkpoint):
+                super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()  # every process writes its own random state
         if self.args.should_save:
-            seal(checkpoint)
+            with _writing(checkpoint):
+                seal(checkpoint)
             rotate_checkpoints(str(folder), limit, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 

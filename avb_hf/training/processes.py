@@ -19,6 +19,13 @@ class BadBatchError(ValueError):
     """The clips of a training step cannot be read."""
 
 
+def leave() -> None:
+    """Wait for the other processes and take leave of them; threads that still listen to them would end with a crash."""
+    if num_processes() > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def of_all_processes(mine: Any) -> list[Any]:
     """Put together what each process has, in the processes' order; all must call this."""
     everyone = [mine] * num_processes()

@@ -201,3 +201,13 @@ def test_changed_clips_are_refused_on_resume(make_corpus, tiny_flags, tmp_path, 
     soundfile.write(path, samples[:-100], rate)
     assert run("train", [*flags, "--resume", "auto"]) == 2
     assert "data.train: " in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_later_in_a_save(four_epochs, at_call, tmp_path, capsys):
+    def fail():
+        raise RuntimeError("PytorchStreamWriter failed writing file data/7")  # torch's word for a full disk
+
+    at_call("_save_optimizer_and_scheduler", 2, fail)
+    assert four_epochs("run") == 2
+    assert "checkpoint-6 could not be written (PytorchStreamWriter failed" in capsys.readouterr().err
+    assert [step for step, damage in checkpoints(tmp_path / "run") if damage is None] == [3]

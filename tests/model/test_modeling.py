@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from avb_hf.model import VocalBurstConfig, Wav2Vec2ForVocalBurst
 from avb_hf.model.configuration_vocal_burst import RNNS
 
 WIDTH, FRAMES = 16, 9
@@ -267,3 +268,20 @@ def test_checkpointing_activations_changes_no_gradient(one_of_each, make_model, 
         model(*batch, labels=labels).loss.backward()
         gradients.append({name: value.grad.clone() for name, value in model.named_parameters() if value.requires_grad})
     torch.testing.assert_close(*gradients)
+
+
+WRONG_MASKS = {
+    "padded on the left": (slice(0, 3_000), "padded on the right"),
+    "shorter than the receptive field": (slice(100, 4_000), "at least .* samples, got one of 100"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_MASKS)
+def test_a_mask_that_would_be_misread_is_refused(tiny_backbone, case):
+    padding, message = WRONG_MASKS[case]
+    model = Wav2Vec2ForVocalBurst(VocalBurstConfig(encoder_config=tiny_backbone, num_labels=2, rnn_hidden_size=4))
+    mask = torch.ones(2, 4_000, dtype=torch.long)
+    assert model(torch.randn(2, 4_000), mask).logits.shape == (2, 2)
+    mask[1, padding] = 0
+    with pytest.raises(ValueError, match=message):
+        model(torch.randn(2, 4_000), mask)
