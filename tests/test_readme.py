@@ -14,6 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(?:<!-- needs: ([\w, ]+) -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
 SET_UP = re.compile(r"^test -d \.venv .* -e (?:\.|'\.\[test\]') && ")
 TIMEOUT = 420
+ONE_MACHINE = {
+    "--nnodes 2": "--nnodes 1", "--nproc_per_node 8": "--nproc_per_node 2", "--num_machines 2": "--num_machines 1",
+    "--num_processes 16": "--num_processes 2", "node0": "127.0.0.1",
+}  # fmt: skip
 
 
 def blocks():
@@ -64,10 +68,11 @@ def stand_ins(tmp_path_factory, corpus_dir, tiny_backbone_dir):
 
 def local(text, needs, stand_ins):
     """Put what is here where a block names a data folder or the Hub."""
-    for name, path in stand_ins.items():
-        text = text.replace(name, str(path))
-    if "gpu" in needs:
-        text = text.replace("--bf16", "--use_cpu").replace("run_avb.py", ["--master_port", "29611", "run_avb.py"][-1])
+    words = (
+        stand_ins | ({"--bf16": "--use_cpu"} if "gpu" in needs else {}) | (ONE_MACHINE if "machines" in needs else {})
+    )
+    for name, word in words.items():
+        text = text.replace(name, str(word))
     return text
 
 
