@@ -14,10 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(?:<!-- needs: ([\w, ]+) -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
 SET_UP = re.compile(r"^test -d \.venv .* -e (?:\.|'\.\[test\]') && ")
 TIMEOUT = 420
-ONE_MACHINE = {
-    "--nnodes 2": "--nnodes 1", "--nproc_per_node 8": "--nproc_per_node 2", "--num_machines 2": "--num_machines 1",
-    "--num_processes 16": "--num_processes 2", "node0": "127.0.0.1",
-}  # fmt: skip
+# What stands in for machines that are not here.
+ELSEWHERE = {
+    "gpu": {"--bf16": "--use_cpu"},
+    "machines": {
+        "--nnodes 2": "--nnodes 1",
+        "--nproc_per_node 8": "--nproc_per_node 2",
+        "--num_machines 2": "--num_machines 1",
+        "--num_processes 16": "--num_processes 2",
+        "node0": "127.0.0.1",
+    },
+}
 
 
 def blocks():
@@ -68,9 +75,9 @@ def stand_ins(tmp_path_factory, corpus_dir, tiny_backbone_dir):
 
 def local(text, needs, stand_ins):
     """Put what is here where a block names a data folder or the Hub."""
-    words = (
-        stand_ins | ({"--bf16": "--use_cpu"} if "gpu" in needs else {}) | (ONE_MACHINE if "machines" in needs else {})
-    )
+    words = dict(stand_ins)
+    for need in sorted(needs & ELSEWHERE.keys()):
+        words |= ELSEWHERE[need]
     for name, word in words.items():
         text = text.replace(name, str(word))
     return text
