@@ -98,7 +98,7 @@ def run(
 
     set_seed(args.seed)
     labels = splits["train"]["labels"][:] if args.do_train else None
-    model, feature_extractor = build_model(task, model_args, run_args.freeze, labels)
+    model, feature_extractor = build_model(task, model_args, run_args.freeze, labels, run_args.freeze_blocks)
     require_samples(splits, model.config.min_samples, model.config.max_samples)
     splits = splits.with_transform(ClipReader(data, min_samples=model.config.min_samples))
     trainer = make_trainer(model, feature_extractor, splits, task, run_args, args)
@@ -110,7 +110,7 @@ def run(
     flags = [data, model_args, run_args, args]
     record = run_folder.make_record(flags, describe(trainer, splits, skipped), trainer.backbone_learning_rate)
     drawn = corpus if splits_were_drawn(data) else None
-    carry_out(trainer, splits, drawn, record, run_args, checkpoint)
+    carry_out(trainer, splits, drawn, record, run_args, data, checkpoint)
 
 
 def carry_out(
@@ -119,6 +119,7 @@ def carry_out(
     drawn: DatasetDict | None,
     record: dict[str, Any],
     run_args: RunArguments,
+    data: DataArguments,
     checkpoint: str | None,
 ) -> None:
     """Do what is not done yet of a run that was checked: train, score, predict, write.
@@ -129,9 +130,10 @@ def carry_out(
         drawn: The whole corpus, if its split was drawn.
         record: What makes the run.
         run_args: Our own flags of the run.
+        data: How clips are read.
         checkpoint: Where to go on from, or None.
     """
-    from avb_hf.training import outcome, run_folder
+    from avb_hf.training import frozen, outcome, run_folder
 
     folder = Path(trainer.args.output_dir)
     done = run_folder.how_far(folder, record, run_args)
@@ -141,6 +143,8 @@ def carry_out(
     trainer.accelerator.wait_for_everyone()  # no process writes before all have checked the folder
     if trainer.is_world_process_zero() and done == "new":
         run_folder.begin(folder, record, drawn, run_args.overwrite)
+    if trainer.args.do_train and done == "new" and run_args.cache == "auto":
+        splits = frozen.use_frozen_states(trainer, splits, data, run_args.cache_dtype)
     outcome.train(trainer, folder, checkpoint, is_trained=done == "trained")
     predictions = outcome.score_and_predict(trainer, splits, trainer.task)
     if trainer.is_world_process_zero():

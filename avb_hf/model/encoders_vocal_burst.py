@@ -1,7 +1,7 @@
 """Backbones: from padded waveforms to the raw output of their last block, clip by clip untouched by padding.
 
-Each is transformers' own model with its own parameter names, run in two steps that a caller may take apart: the
-`front_end` (convolutions, for Whisper the log-mel too) and the `blocks`.
+Each is transformers' own model with its own parameter names, run in steps that a caller may take apart: the `front_end`
+(convolutions, for Whisper the log-mel too) and any stretch of the `blocks`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import HubertModel, PreTrainedConfig, PreTrainedModel, Wav2Vec2Model, WavLMModel
 from transformers.audio_utils import mel_filter_bank
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .configuration_vocal_burst import SAMPLING_RATE, WHISPER_HOP, WHISPER_WINDOW, VocalBurstConfig
@@ -63,9 +64,13 @@ class ConvolutionalEncoder:
         """Say no, so that random weights are drawn as for the stock class: transformers skips part of it for others."""
         return False
 
-    def frozen_front_end(self) -> list[nn.Module]:
-        """Return the modules that `front_end` runs through."""
-        return [self.feature_extractor]
+    def modules_up_to(self, block: int) -> list[nn.Module]:
+        """Return the modules that make the output of a block, counted from 1; 0 is the front end."""
+        if block == 0:
+            return [self.feature_extractor]
+        embedding = [self.feature_projection, self.encoder.pos_conv_embed, self.encoder.dropout]
+        norm = [] if self.config.do_stable_layer_norm else [self.encoder.layer_norm]
+        return [self.feature_extractor, *embedding, *norm, *self.encoder.layers[:block]]
 
     def front_end(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Convolve waveforms `(batch, samples)` to features `(batch, frames, channels)` and valid frames `(batch,)`."""
@@ -80,13 +85,38 @@ class ConvolutionalEncoder:
                 hidden = layer(hidden)
         return hidden.transpose(1, 2), self._get_feat_extract_output_lengths(num_samples)
 
-    def blocks(self, features: Tensor, num_frames: Tensor) -> Tensor:
-        """Run features `(batch, frames, channels)` through projection and blocks: `(batch, frames, hidden)`."""
+    def blocks(self, hidden: Tensor, num_frames: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run some of the transformer blocks.
+
+        Args:
+            hidden: Output of block `start`, `(batch, frames, hidden)`; of the front end, `(batch, frames, channels)`,
+                where that is 0.
+            num_frames: Valid frames of each clip, of shape `(batch,)`.
+            start: Block, counted from 1, whose output is given.
+            stop: Block whose output is asked for; None is the last.
+
+        Returns:
+            Raw output of block `stop`, of shape `(batch, frames, hidden)`.
+        """
+        valid = frame_mask(num_frames, hidden.shape[1])
+        if start == 0:
+            hidden = self._embed(hidden, valid)
+        return self._run(hidden, valid, start, stop)
+
+    def _embed(self, features: Tensor, valid: Tensor) -> Tensor:
         hidden = self.feature_projection(features)
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        valid = frame_mask(num_frames, hidden.shape[1])
-        hidden = hidden.where(valid[:, :, None], 0)
-        return self.encoder(hidden, attention_mask=valid).last_hidden_state
+        hidden = hidden.where(valid[:, :, None], 0)  # (batch, frames, hidden)
+        hidden = hidden + self.encoder.pos_conv_embed(hidden)
+        if not self.config.do_stable_layer_norm:
+            hidden = self.encoder.layer_norm(hidden)
+        return self.encoder.dropout(hidden)
+
+    def _run(self, hidden: Tensor, valid: Tensor, start: int, stop: int | None) -> Tensor:
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=valid)
+        for block in self.encoder.layers[start:stop]:
+            hidden = block(hidden, attention_mask=mask)
+        return hidden
 
     def forward(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Run waveforms `(batch, samples)` to raw states `(batch, frames, hidden)` and valid frames `(batch,)`."""
@@ -105,6 +135,19 @@ class HubertBurstEncoder(ConvolutionalEncoder, HubertModel):
 class WavLMBurstEncoder(ConvolutionalEncoder, WavLMModel):
     """WavLM (S. Chen et al., 2022)."""
 
+    def _run(self, hidden: Tensor, valid: Tensor, start: int, stop: int | None) -> Tensor:
+        """Hand the first block's relative position bias on to all others."""
+        bias = None if start == 0 else self._position_bias(hidden)
+        for block in self.encoder.layers[start:stop]:
+            hidden, bias = block(hidden, attention_mask=valid, position_bias=bias)
+        return hidden
+
+    def _position_bias(self, hidden: Tensor) -> Tensor:
+        bias = self.encoder.layers[0].attention.compute_bias(
+            hidden.shape[1], hidden.shape[1]
+        )
+        return bias.repeat(hidden.shape[0], 1, 1)  # (batch * heads, frames, frames)
+
 
 class WhisperBurstEncoder(WhisperEncoder):
     """Whisper's encoder (A. Radford et al., 2022) on a clip's own length instead of 30 s.
@@ -120,6 +163,7 @@ class WhisperBurstEncoder(WhisperEncoder):
     def __init__(self, config: PreTrainedConfig, use_masked_group_norm: bool = True) -> None:
         super().__init__(config)
         self.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
+        self.embedding_dropout = nn.Dropout(config.dropout)
         self._no_split_modules = _uncut_classes(self, self.layers)
 
     @classmethod
@@ -127,9 +171,10 @@ class WhisperBurstEncoder(WhisperEncoder):
         """Say no, so that random weights are drawn as for the stock class: transformers skips part of it for others."""
         return False
 
-    def frozen_front_end(self) -> list[nn.Module]:
-        """Return the modules that `front_end` runs through."""
-        return [self.conv1, self.conv2]
+    def modules_up_to(self, block: int) -> list[nn.Module]:
+        """Return the modules that make the output of a block, counted from 1; 0 is the front end."""
+        convolutions = [self.conv1, self.conv2]
+        return convolutions if block == 0 else [*convolutions, self.embedding_dropout, *self.layers[:block]]
 
     def front_end(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Turn waveforms `(batch, samples)` into features `(batch, frames, channels)` and valid frames `(batch,)`.
@@ -148,15 +193,16 @@ class WhisperBurstEncoder(WhisperEncoder):
             )
         return hidden, (num_mel_frames + 1) // 2
 
-    def blocks(self, features: Tensor, num_frames: Tensor) -> Tensor:
-        """Run features `(batch, frames, channels)` through positions and blocks: `(batch, frames, hidden)`."""
-        valid = frame_mask(num_frames, features.shape[1])
-        hidden = features.where(valid[:, :, None], 0) + self.embed_positions.weight[: features.shape[1]]
-        hidden = F.dropout(hidden, p=self.dropout, training=self.training)
+    def blocks(self, hidden: Tensor, num_frames: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run some of the transformer blocks, as `ConvolutionalEncoder.blocks` does."""
+        valid = frame_mask(num_frames, hidden.shape[1])
+        if start == 0:
+            hidden = hidden.where(valid[:, :, None], 0) + self.embed_positions.weight[: hidden.shape[1]]
+            hidden = self.embedding_dropout(hidden)
         key_mask = torch.zeros_like(valid, dtype=hidden.dtype).masked_fill(~valid, torch.finfo(hidden.dtype).min)
-        for block in self.layers:
+        for block in self.layers[start:stop]:
             hidden = block(hidden, key_mask[:, None, None])
-        return self.layer_norm(hidden)
+        return hidden
 
     def forward(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Run waveforms `(batch, samples)` to raw states `(batch, frames, hidden)` and valid frames `(batch,)`."""

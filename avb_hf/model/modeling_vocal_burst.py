@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -68,6 +69,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         self.pooling = POOLINGS[config.pooling](width if pools_states else config.num_labels)
         self.classifier = nn.Linear(self.pooling.out_features if pools_states else width, config.num_labels)
         self.output_norm = nn.BatchNorm1d(config.num_labels) if config.output_norm == "batch" else None
+        self.frozen_blocks: int | None = None
         self._frozen: list[nn.Module] = []
         self.post_init()
 
@@ -111,13 +113,27 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
 
     def freeze_feature_encoder(self) -> None:
         """Freeze the convolutional front end: no gradient, always in evaluation mode."""
-        self._freeze(self.encoder.frozen_front_end())
+        self.freeze_blocks(0)
+
+    def freeze_blocks(self, num_blocks: int) -> None:
+        """Freeze all that makes the output of a block: no gradient, always in evaluation mode.
+
+        Args:
+            num_blocks: The block, counted from 1; 0 is the convolutional front end.
+
+        Raises:
+            ValueError: If there is no such block.
+        """
+        if not 0 <= num_blocks <= self.config.feature_layer:
+            raise ValueError(f"freeze_blocks must be from 0 to {self.config.feature_layer}, got {num_blocks}")
+        self._freeze(self.encoder.modules_up_to(num_blocks), num_blocks)
 
     def freeze_base_model(self) -> None:
         """Freeze the whole backbone: no gradient, always in evaluation mode."""
-        self._freeze([self.encoder])
+        self._freeze([self.encoder], self.config.feature_layer)
 
-    def _freeze(self, modules: list[nn.Module]) -> None:
+    def _freeze(self, modules: list[nn.Module], num_blocks: int) -> None:
+        self.frozen_blocks = max(num_blocks, self.frozen_blocks or 0)
         for module in modules:
             module.requires_grad_(False)
         self._frozen = [*self._frozen, *modules]
@@ -131,7 +147,12 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         return self
 
     def forward(
-        self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
+        self,
+        input_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        frozen_states: Tensor | None = None,
+        num_frames: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Score a batch of clips.
 
@@ -139,6 +160,8 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             input_values: Waveforms at 16 kHz of shape `(batch, samples)`, padded on the right.
             attention_mask: 1 for true samples and 0 for padding, of the same shape; None if no clip is padded.
             labels: Intensities `(batch, num_labels)`, NaN if missing, or class indices `(batch,)`, -100 if missing.
+            frozen_states: What `run_frozen` made of the waveforms, instead of them.
+            num_frames: Valid frames of each clip, `(batch,)`, beside `frozen_states`.
 
         Returns:
             `logits` of shape `(batch, num_labels)`: a regression's final scores, output activation applied, or the raw
@@ -147,12 +170,45 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         Raises:
             ValueError: If a clip is shorter than `config.min_samples`, or labels have the wrong shape.
         """
-        num_samples = self._num_samples(input_values, attention_mask)
-        states, num_frames = self.encoder(input_values, num_samples)  # (batch, frames, hidden)
+        if frozen_states is None:
+            frozen_states, num_frames = self.run_frozen(input_values, attention_mask)
+        states = self.encoder.blocks(
+            frozen_states, num_frames, start=self.frozen_blocks or 0
+        )  # (batch, frames, hidden)
         with torch.autocast(states.device.type, enabled=False):
             logits = self.score_states(states, num_frames)  # (batch, labels)
             loss = None if labels is None else self.compute_loss(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def run_frozen(self, input_values: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run waveforms through what is frozen, without gradient; where nothing is, through the front end with it.
+
+        On a CPU each clip is run alone, so that its states do not depend, to the last bit, on its batch mates.
+
+        Args:
+            input_values: As in `forward`.
+            attention_mask: As in `forward`.
+
+        Returns:
+            Features of the front end `(batch, frames, channels)` or output of block `frozen_blocks`
+            `(batch, frames, hidden)`, and the valid frames of each clip, `(batch,)`.
+        """
+        num_samples = self._num_samples(input_values, attention_mask)
+        if self.frozen_blocks is None:
+            return self.encoder.front_end(input_values, num_samples)
+        with torch.no_grad():
+            if input_values.device.type != "cpu":
+                return self._frozen_part(input_values, num_samples)
+            clips = zip(input_values, num_samples, strict=True)
+            parts = [self._frozen_part(clip[None, :length], length[None]) for clip, length in clips]
+        states = pad_sequence([states[0] for states, _ in parts], batch_first=True)
+        return states, torch.cat([num_frames for _, num_frames in parts])
+
+    def _frozen_part(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
+        features, num_frames = self.encoder.front_end(input_values, num_samples)
+        if self.frozen_blocks:
+            features = self.encoder.blocks(features, num_frames, stop=self.frozen_blocks)
+        return features, num_frames
 
     def score_states(self, states: Tensor, num_frames: Tensor) -> Tensor:
         """Run the head over backbone states.

@@ -11,6 +11,7 @@ from avb_hf.tasks import LossName
 BARE = {"nargs": "?", "const": True}
 
 CccScope = Literal["batch", "micro"]
+CacheDtype = Literal["float32", "float16", "bfloat16"]
 Freeze = Literal["none", "feature_encoder", "backbone"]
 
 
@@ -78,6 +79,15 @@ class RunArguments:
     freeze: Freeze = HfArg(
         default="feature_encoder", help="what is not trained: nothing, the convolutions, or the whole backbone"
     )
+    freeze_blocks: int = HfArg(
+        default=0, help="with --freeze feature_encoder: freeze this many transformer blocks as well"
+    )
+    cache: Literal["auto", "off"] = HfArg(
+        default="auto", help="compute what is frozen once, and keep it on disk; off computes it in every step"
+    )
+    cache_dtype: CacheDtype = HfArg(
+        default="float32", help="how cached states are stored; half precision takes half the room and is not exact"
+    )
     ccc_scope: CccScope = HfArg(
         default="batch",
         help="the CCC loss is of the whole effective batch, over processes and accumulation, or of each part of it",
@@ -105,6 +115,11 @@ class RunArguments:
             value = getattr(self, flag)
             if value is not None and value < 1:
                 raise ValueError(f"--{flag} must be at least 1, got {value}")
+        if self.freeze_blocks < 0 or (self.freeze_blocks and self.freeze != "feature_encoder"):
+            raise ValueError(
+                f"--freeze_blocks must be 0 or more, and goes with --freeze feature_encoder, got {self.freeze_blocks} "
+                f"and --freeze {self.freeze}"
+            )
         rate = self.backbone_learning_rate
         if rate is not None and not 0 <= rate < float("inf"):
             raise ValueError(f"--backbone_learning_rate must be 0 or more, got {rate}")

@@ -28,7 +28,11 @@ FREEZERS: dict[str, str | None] = {
 
 
 def build_model(
-    task: TaskSpec, args: ModelArguments, freeze: Freeze, train_labels: Sequence[Any] | None = None
+    task: TaskSpec,
+    args: ModelArguments,
+    freeze: Freeze,
+    train_labels: Sequence[Any] | None = None,
+    freeze_blocks: int = 0,
 ) -> tuple[Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor]:
     """Load or make the model that the flags describe, and the feature extractor that belongs to it.
 
@@ -37,6 +41,7 @@ def build_model(
         args: The model's flags.
         freeze: What is not trained.
         train_labels: Labels of the training split, from which balanced class weights follow; None if not trained.
+        freeze_blocks: Transformer blocks that are not trained either.
 
     Raises:
         ValueError: If there is neither a name nor a configuration, or a checkpoint is of another task.
@@ -66,6 +71,8 @@ def build_model(
     freezer = FREEZERS[freeze]
     if freezer is not None:
         getattr(model, freezer)()
+    if freeze_blocks:
+        model.freeze_blocks(freeze_blocks)
     return model, extractor
 
 

@@ -38,10 +38,14 @@ class DurableTrainer(Trainer):
     Args:
         *args: Passed on to transformers' Trainer.
         **kwargs: Passed on as well.
+
+    Attributes:
+        runtimes: Seconds that were spent before training, by what for; written beside `train_runtime`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.runtimes: dict[str, float] = {}
         self._stop_on_signal = StopOnSignal()
         self.add_callback(self._stop_on_signal)
 
@@ -59,7 +63,7 @@ class DurableTrainer(Trainer):
         with _writing(self.args.output_dir):
             self.save_model()
             self.save_state()
-            self.save_metrics("train", metrics)
+            self.save_metrics("train", metrics | self.runtimes)
 
     def load_trained(self, folder: Path) -> None:
         """Take the weights that an earlier training left in a folder."""

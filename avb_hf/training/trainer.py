@@ -118,6 +118,16 @@ class VocalBurstTrainer(DurableTrainer):
             loss = loss / self.current_gradient_accumulation_steps
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
+    @property
+    def precision(self) -> str:
+        """In what the forward pass is computed: `float32`, `bfloat16` or `float16`."""
+        return "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32"
+
+    def autocast(self) -> torch.autocast:
+        """Return a context in which a forward pass is computed as in training."""
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(self.args.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
     def prediction_step(
         self,
         model: nn.Module,

@@ -1,0 +1,199 @@
+"""States that were computed once, kept on disk: memory-mapped, checked before use, shared by runs and processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from avb_hf.data.user_cache import cache_folder
+from avb_hf.training.durable import sync_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+FACTS = "facts.json"
+_BYTES = torch.uint8
+
+
+@dataclass(frozen=True)
+class ClipStamp:
+    """What tells whether an audio file is the one that states were made of.
+
+    Attributes:
+        path: Absolute path of the file.
+        size: Its size in bytes.
+        mtime_ns: When it was changed last, in nanoseconds.
+        digest: SHA-256 of its content; empty where it was not read yet.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: str = ""
+
+    @classmethod
+    def of(cls, path: str | Path) -> ClipStamp:
+        """Stamp a file without reading it."""
+        status = os.stat(path)
+        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+
+    def with_digest(self) -> ClipStamp:
+        """Read the file, and add the digest of its content."""
+        with open(self.path, "rb") as file:
+            return ClipStamp(self.path, self.size, self.mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one clip's states are.
+
+    Attributes:
+        shard: The file that holds them.
+        name: Their name in it: the digest of the audio file.
+        crc: CRC-32 of their bytes.
+    """
+
+    shard: Path
+    name: str
+    crc: int
+
+
+class StateCache:
+    """The states of clips under one set of facts: weights, block, preprocessing.
+
+    Args:
+        facts: All that the states depend on besides the audio.
+    """
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = json.loads(json.dumps(facts, default=str))
+        key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = states_folder() / key
+        self._files: dict[Path, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave open files behind: another process opens its own."""
+        return vars(self) | {"_files": {}}
+
+    def find(self, paths: Sequence[str]) -> dict[str, Entry]:
+        """Look for the states of audio files; an entry that is damaged is named in the log and not found.
+
+        Args:
+            paths: The audio files.
+
+        Returns:
+            Entry by path, of those that are there and whole.
+        """
+        by_stamp, by_digest = self._read_shards()
+        found = {}
+        for path in tqdm(paths, desc="checking cached states", unit="clip", disable=None if by_digest else True):
+            stamp = ClipStamp.of(path)
+            entry = by_stamp.get((stamp.path, stamp.size, stamp.mtime_ns))
+            if entry is None and by_digest:
+                entry = by_digest.get(stamp.with_digest().digest)
+            if entry is not None and self._is_whole(entry):
+                found[path] = entry
+        return found
+
+    def write(self, states: Sequence[tuple[str, Tensor]]) -> None:
+        """Keep the states of some clips, in one file that is there whole or not at all.
+
+        Args:
+            states: Path of each clip and its states of shape `(frames, width)`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / FACTS).is_file():
+            write_json(self.folder / FACTS, self.facts)
+        tensors, metadata = {}, {}
+        for path, tensor in states:
+            stamp = ClipStamp.of(path).with_digest()
+            tensors[stamp.digest] = tensor.contiguous()
+            metadata[stamp.digest] = json.dumps(asdict(stamp) | {"crc": _crc(tensor)})
+        shard = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        draft = shard.with_suffix(".tmp")
+        save_file(tensors, draft, metadata=metadata)
+        draft.replace(shard)
+        sync_folder(self.folder)
+
+    def load(self, entry: Entry) -> Tensor:
+        """Return the states of an entry, `(frames, width)`, mapped from the disk."""
+        if entry.shard not in self._files:
+            self._files[entry.shard] = safe_open(entry.shard, framework="pt")
+        return self._files[entry.shard].get_tensor(entry.name)
+
+    def _read_shards(self) -> tuple[dict[tuple[str, int, int], Entry], dict[str, Entry]]:
+        by_stamp, by_digest = {}, {}
+        for shard in sorted(self.folder.glob("*.safetensors")):
+            try:
+                with safe_open(shard, framework="pt") as file:
+                    metadata = file.metadata() or {}
+                facts = {name: json.loads(text) for name, text in metadata.items()}
+            except (SafetensorError, OSError, ValueError) as error:
+                logger.warning("cached states in %s are damaged and not used (%s)", shard, error)
+                continue
+            for name, fact in facts.items():
+                by_digest[name] = Entry(shard, name, fact["crc"])
+                by_stamp[fact["path"], fact["size"], fact["mtime_ns"]] = by_digest[name]
+        return by_stamp, by_digest
+
+    def _is_whole(self, entry: Entry) -> bool:
+        try:
+            is_whole = _crc(self.load(entry)) == entry.crc
+        except (SafetensorError, OSError) as error:
+            logger.warning("%s cannot be read (%s)", entry.shard, error)
+            return False
+        if not is_whole:
+            logger.warning("cached states in %s are not as they were written, and made again", entry.shard)
+        return is_whole
+
+
+def states_folder() -> Path:
+    """Return where all cached states lie, in the user's cache."""
+    return cache_folder() / "states"
+
+
+def list_caches() -> Iterator[tuple[Path, dict[str, Any], int, int]]:
+    """Yield folder, facts, number of files and bytes of each cache."""
+    for facts in sorted(states_folder().glob(f"*/{FACTS}")):
+        files = [path for path in facts.parent.iterdir() if path.is_file()]
+        shards = [path for path in files if path.suffix == ".safetensors"]
+        yield (
+            facts.parent,
+            json.loads(facts.read_text(encoding="utf-8")),
+            len(shards),
+            sum(path.stat().st_size for path in files),
+        )
+
+
+def clear_cache(key: str) -> int:
+    """Delete one cache and return its bytes.
+
+    Args:
+        key: Name of its folder.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    for folder, _, _, size in list_caches():
+        if folder.name == key:
+            shutil.rmtree(folder)
+            return size
+    raise ValueError(f"no cache is named {key!r}; there are {[folder.name for folder, *_ in list_caches()]}")
+
+
+def _crc(tensor: Tensor) -> int:
+    return zlib.crc32(memoryview(tensor.contiguous().view(-1).view(_BYTES).numpy()))
