@@ -121,7 +121,7 @@ def tiny_flags(tiny_backbone) -> list[str]:
     return [
         "--encoder_config", json.dumps(tiny_backbone), "--rnn_hidden_size", "8", "--rnn_num_layers", "1",
         "--pooling", "mean", "--freeze", "none", "--num_train_epochs", "2", "--per_device_train_batch_size", "8",
-        "--learning_rate", "0.01", "--backbone_learning_rate", "0.01",
+        "--learning_rate", "0.01", "--backbone_learning_rate", "0.01", "--precision", "fp32",
     ]  # fmt: skip
 
 

@@ -22,7 +22,12 @@ RECIPE_READERS: dict[str, Callable[[str], Any]] = {
     ".toml": tomllib.loads,
 }
 # A flag of the command line, and the one of a recipe that it takes the place of.
-EITHER_OR = {"model_name_or_path": "encoder_config", "encoder_config": "model_name_or_path"}
+EITHER_OR = {
+    "model_name_or_path": "encoder_config",
+    "encoder_config": "model_name_or_path",
+    "bf16": "precision",
+    "fp16": "precision",
+}
 
 
 class FlagParser(HfArgumentParser):

@@ -101,7 +101,8 @@ def run(
     model, feature_extractor = build_model(task, model_args, run_args.freeze, labels, run_args.freeze_blocks)
     require_samples(splits, model.config.min_samples, model.config.max_samples)
     splits = splits.with_transform(ClipReader(data, min_samples=model.config.min_samples))
-    trainer = make_trainer(model, feature_extractor, splits, task, run_args, args)
+    in_bf16 = run_folder.computed_in_bf16(folder, run_args.resume, checkpoint)
+    trainer = make_trainer(model, feature_extractor, splits, task, run_args, args, in_bf16)
     trainer.say(describe_plan(trainer, splits, task))
     if run_args.dry_run:
         trainer.say(try_one_batch(trainer, splits) + "\ndry run: nothing was written")

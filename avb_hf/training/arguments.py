@@ -12,6 +12,7 @@ BARE = {"nargs": "?", "const": True}
 
 CccScope = Literal["batch", "micro"]
 CacheDtype = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["fp32", "bf16", "auto"]
 Freeze = Literal["none", "feature_encoder", "backbone"]
 
 
@@ -88,6 +89,9 @@ class RunArguments:
     cache_dtype: CacheDtype = HfArg(
         default="float32", help="how cached states are stored; half precision takes half the room and is not exact"
     )
+    precision: Precision = HfArg(
+        default="auto", help="what steps are computed in; auto times both on this machine and takes the faster"
+    )
     ccc_scope: CccScope = HfArg(
         default="batch",
         help="the CCC loss is of the whole effective batch, over processes and accumulation, or of each part of it",
@@ -146,5 +150,5 @@ class CommonArguments:
     per_device_eval_batch_size: int = HfArg(default=16, help="evaluation clips a device and step")
     gradient_accumulation_steps: int = HfArg(default=1, help="batches whose gradients make one optimizer step")
     seed: int = HfArg(default=42, help="seed of weights, order and dropout")
-    bf16: bool = HfArg(default=False, help="train in bfloat16 mixed precision")
+    bf16: bool = HfArg(default=False, help="the same as --precision bf16")
     report_to: str = HfArg(default="none", help="where to log: none, all, tensorboard, wandb, trackio, ...")

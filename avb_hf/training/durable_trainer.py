@@ -19,8 +19,7 @@ from avb_hf.training.checkpoints import PREFIX, find_damage, seal
 from avb_hf.training.durable import write_json
 from avb_hf.training.exact import RandomState
 from avb_hf.training.signals import StopOnSignal
-
-ARGUMENTS_FILE = "training_args.json"
+from avb_hf.training.training_arguments import ARGUMENTS_FILE
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from avb_hf.data.splits import write_split_table
 from avb_hf.training.arguments import RunArguments
 from avb_hf.training.checkpoints import SEAL, find_damage, newest_whole, require_tensors_only, seal, whole_files
 from avb_hf.training.durable import write_json
+from avb_hf.training.training_arguments import ARGUMENTS_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,22 @@ def find_checkpoint(folder: str | Path, resume: str | None) -> str | None:
         raise ValueError(f"--resume {resume}: {damage}; --resume auto takes the newest checkpoint that is whole")
     require_tensors_only(resume)
     return resume
+
+
+def computed_in_bf16(folder: str | Path, resume: str | None, checkpoint: str | None) -> bool | None:
+    """Tell whether the run that is to be resumed computes in bf16; None for a new run.
+
+    Args:
+        folder: The output folder.
+        resume: The flag: None for a new run.
+        checkpoint: Where the run goes on from, or None.
+    """
+    if checkpoint is not None:
+        return json.loads((Path(checkpoint) / ARGUMENTS_FILE).read_text(encoding="utf-8"))["bf16"]
+    record = Path(folder) / RESOLVED_CONFIG
+    if resume is None or not record.is_file():
+        return None
+    return json.loads(record.read_text(encoding="utf-8"))["flags"]["bf16"]
 
 
 def make_record(arguments: list[Any], facts: dict[str, Any], backbone_learning_rate: float) -> dict[str, Any]:

@@ -28,12 +28,14 @@ from avb_hf.training.exact import EffectiveBatch
 from avb_hf.training.finite import FiniteGradients
 from avb_hf.training.loader import EpochDataLoader, ProcessBatchSampler
 from avb_hf.training.optimizer import parameter_groups
+from avb_hf.training.precision import settle_precision, typical_clips
 from avb_hf.training.processes import raise_everywhere
 from avb_hf.training.progress import Bars, EpochLine, HeadlineMustExist
 from avb_hf.training.sampler import EpochLengthSampler
 from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
 HEAD_TO_BACKBONE = 0.1
+TIMED_CLIPS = 4
 
 
 class VocalBurstTrainer(DurableTrainer):
@@ -187,6 +189,7 @@ def make_trainer(
     task: TaskSpec,
     run_args: RunArguments,
     args: VocalBurstTrainingArguments,
+    computes_in_bf16: bool | None = None,
 ) -> VocalBurstTrainer:
     """Put model, data and flags together.
 
@@ -197,16 +200,28 @@ def make_trainer(
         task: What the model predicts.
         run_args: Our own flags of the run.
         args: Training arguments.
+        computes_in_bf16: Whether the run that is resumed does; None for a new run.
 
     Raises:
-        ValueError: If a run without evaluations is to stop early.
+        ValueError: If a run without evaluations is to stop early, or two precisions are asked for.
     """
     patience = run_args.early_stopping_patience
     if patience is not None and args.do_train and args.eval_strategy == "no":
         raise ValueError("--early_stopping_patience needs evaluations, got --eval_strategy no")
     if run_args.dry_run:
         args.output_dir = tempfile.gettempdir()  # transformers makes this folder
-    return VocalBurstTrainer(
+    collator = VocalBurstCollator(feature_extractor, task)
+
+    def make_batch() -> dict[str, Tensor]:
+        clips = typical_clips(splits["train"], min(args.train_batch_size, TIMED_CLIPS))
+        batch = collator([splits["train"][index] for index in clips])
+        if model.frozen_blocks is None or run_args.cache == "off":
+            return batch
+        states, num_frames = model.run_frozen(batch["input_values"], batch["attention_mask"])
+        return {"frozen_states": states, "num_frames": num_frames, "labels": batch["labels"]}
+
+    seconds = settle_precision(args, run_args.precision, computes_in_bf16, model, make_batch)
+    trainer = VocalBurstTrainer(
         task=task,
         args=args,
         backbone_learning_rate=run_args.backbone_learning_rate,
@@ -214,8 +229,10 @@ def make_trainer(
         ccc_scope=run_args.ccc_scope,
         model=model,
         processing_class=feature_extractor,
-        data_collator=VocalBurstCollator(feature_extractor, task),
+        data_collator=collator,
         train_dataset=splits["train"],
         eval_dataset=splits["validation"],
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
+    trainer.runtimes["precision_runtime"] = round(seconds, 4)
+    return trainer

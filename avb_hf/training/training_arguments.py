@@ -4,12 +4,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from avb_hf.training.arguments import CommonArguments
 
 logger = logging.getLogger(__name__)
+
+ARGUMENTS_FILE = "training_args.json"
 
 # Flag: (value that is refused, what to do instead).
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -65,6 +68,8 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
         if not self.do_train:
             self.eval_strategy = self.save_strategy = "no"
             self.load_best_model_at_end = False
+        if (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
+            self.use_cpu = True  # transformers takes bf16 on a CPU only where that is said
         super().__post_init__()
         if self.n_gpu > 1:
             logger.warning(

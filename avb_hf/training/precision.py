@@ -1,0 +1,124 @@
+"""In what precision a run computes: asked for, or the one that a step is measured to be faster in."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from avb_hf.model import Wav2Vec2ForVocalBurst
+from avb_hf.training.arguments import Precision
+from avb_hf.training.exact import RandomState
+from avb_hf.training.processes import of_all_processes
+from avb_hf.training.training_arguments import VocalBurstTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ROUNDS = 3
+# bf16 costs digits, so it must be faster by more than a clock's noise.
+MARGIN = 0.9
+
+
+def settle_precision(
+    args: VocalBurstTrainingArguments,
+    wanted: Precision,
+    before: bool | None,
+    model: Wav2Vec2ForVocalBurst,
+    make_batch: Callable[[], dict[str, Tensor]],
+) -> float:
+    """Write into the arguments in what precision the run computes; a resumed run goes on in its own.
+
+    Args:
+        args: Training arguments; `bf16` or `fp16` given there stands.
+        wanted: `fp32`, `bf16`, or `auto`, which times a step in both on the first process.
+        before: Whether the run that is resumed computes in bf16; None for a new run.
+        model: The model; moved to the device, its weights untouched.
+        make_batch: Makes the inputs of a short step, with labels.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        ValueError: If two precisions are asked for.
+    """
+    began = time.perf_counter()
+    if args.bf16 or args.fp16:
+        if wanted == "fp32":
+            raise ValueError("--precision fp32 and --bf16 or --fp16 contradict each other: give one of them")
+        return 0.0
+    if wanted == "auto" and before is not None:
+        wanted = "bf16" if before else "fp32"
+    if wanted == "auto":
+        wanted = of_all_processes(_choose(args, model, make_batch))[0] if args.do_train else "fp32"
+    if wanted == "bf16":
+        args.bf16, args.mixed_precision = True, "bf16"
+    return time.perf_counter() - began
+
+
+def time_steps(
+    model: Wav2Vec2ForVocalBurst, batch: dict[str, Tensor], dtypes: dict[str, torch.dtype]
+) -> dict[str, float]:
+    """Time forward and backward of one batch in several precisions, by turns; random state and weights stay.
+
+    Args:
+        model: The model, in training mode afterwards.
+        batch: Inputs with labels, on the model's device.
+        dtypes: What autocast computes in, by name.
+
+    Returns:
+        Median seconds by name, of the rounds behind a first one.
+    """
+    before = RandomState.now()
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.train()
+    seconds: dict[str, list[float]] = {name: [] for name in dtypes}
+    for _ in range(ROUNDS):
+        for name, dtype in dtypes.items():
+            seconds[name].append(_time_step(model, batch, dtype))
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    before.restore()
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
+
+
+def typical_clips(split: Dataset, count: int) -> list[int]:
+    """Return the indices of the clips whose lengths are nearest the median."""
+    durations = torch.tensor(split.with_format(None)["duration"][:])
+    return (durations - durations.median()).abs().argsort(stable=True)[:count].tolist()
+
+
+def _time_step(model: Wav2Vec2ForVocalBurst, batch: dict[str, Tensor], dtype: torch.dtype) -> float:
+    _wait_for(model.device)
+    began = time.perf_counter()
+    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        loss = model(**batch).loss
+    loss.backward()
+    _wait_for(model.device)
+    model.zero_grad(set_to_none=True)
+    return time.perf_counter() - began
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _choose(
+    args: VocalBurstTrainingArguments, model: Wav2Vec2ForVocalBurst, make_batch: Callable[[], dict[str, Tensor]]
+) -> Precision | None:
+    if args.process_index != 0:
+        return None
+    if args.device.type not in ("cpu", "cuda") or (args.device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        return "fp32"
+    model.to(args.device)
+    batch = {name: value.to(args.device) for name, value in make_batch().items()}
+    seconds = time_steps(model, batch, DTYPES)
+    choice: Precision = "bf16" if seconds["bf16"] < MARGIN * seconds["fp32"] else "fp32"
+    logger.info("precision %s: a short step takes %.3f s in fp32, %.3f s in bf16", choice, *seconds.values())
+    return choice
