@@ -14,7 +14,9 @@ COMMANDS = {
     "train": "fine-tune, score and predict; the same as run_avb.py",
     "doctor": "look for what is wrong with a corpus before anything is trained on it",
     "prepare": "bring raw recordings to 16 kHz mono at one level",
+    "cache": "list and clear what is kept on disk because it can be made again",
     "audit": "prove that a checkpoint scores a clip alike alone and in any batch",
+    "predict": "score the clips of a corpus into a table",
 }
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ class StateCache:
         Returns:
             Entry by path, of those that are there and whole.
         """
-        by_stamp, by_digest = self._read_shards()
+        by_stamp, by_digest = read_shards(self.folder)
         found = {}
         for path in tqdm(paths, desc="checking cached states", unit="clip", disable=None if by_digest else True):
             stamp = ClipStamp.of(path)
@@ -135,21 +135,6 @@ class StateCache:
             self._files[entry.shard] = safe_open(entry.shard, framework="pt")
         return self._files[entry.shard].get_tensor(entry.name)
 
-    def _read_shards(self) -> tuple[dict[tuple[str, int, int], Entry], dict[str, Entry]]:
-        by_stamp, by_digest = {}, {}
-        for shard in sorted(self.folder.glob("*.safetensors")):
-            try:
-                with safe_open(shard, framework="pt") as file:
-                    metadata = file.metadata() or {}
-                facts = {name: json.loads(text) for name, text in metadata.items()}
-            except (SafetensorError, OSError, ValueError) as error:
-                logger.warning("cached states in %s are damaged and not used (%s)", shard, error)
-                continue
-            for name, fact in facts.items():
-                by_digest[name] = Entry(shard, name, fact["crc"])
-                by_stamp[fact["path"], fact["size"], fact["mtime_ns"]] = by_digest[name]
-        return by_stamp, by_digest
-
     def _is_whole(self, entry: Entry) -> bool:
         try:
             is_whole = _crc(self.load(entry)) == entry.crc
@@ -166,17 +151,32 @@ def states_folder() -> Path:
     return cache_folder() / "states"
 
 
-def list_caches() -> Iterator[tuple[Path, dict[str, Any], int, int]]:
-    """Yield folder, facts, number of files and bytes of each cache."""
-    for facts in sorted(states_folder().glob(f"*/{FACTS}")):
-        files = [path for path in facts.parent.iterdir() if path.is_file()]
-        shards = [path for path in files if path.suffix == ".safetensors"]
-        yield (
-            facts.parent,
-            json.loads(facts.read_text(encoding="utf-8")),
-            len(shards),
-            sum(path.stat().st_size for path in files),
-        )
+@dataclass(frozen=True)
+class CacheSummary:
+    """One cache of frozen states.
+
+    Attributes:
+        folder: Where it lies; its name is the key.
+        facts: What the states depend on.
+        num_clips: Number of clips.
+        size: Bytes on disk.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    num_clips: int
+    size: int
+
+
+def list_caches() -> list[CacheSummary]:
+    """Return all caches of frozen states."""
+    caches = []
+    for path in sorted(states_folder().glob(f"*/{FACTS}")):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        _, by_digest = read_shards(path.parent)
+        size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
+        caches.append(CacheSummary(path.parent, facts, len(by_digest), size))
+    return caches
 
 
 def clear_cache(key: str) -> int:
@@ -188,11 +188,31 @@ def clear_cache(key: str) -> int:
     Raises:
         ValueError: If there is none of that name.
     """
-    for folder, _, _, size in list_caches():
-        if folder.name == key:
-            shutil.rmtree(folder)
-            return size
-    raise ValueError(f"no cache is named {key!r}; there are {[folder.name for folder, *_ in list_caches()]}")
+    caches = {cache.folder.name: cache for cache in list_caches()}
+    if key not in caches:
+        raise ValueError(f"no cache is named {key!r}; there are {sorted(caches)}")
+    shutil.rmtree(caches[key].folder)
+    return caches[key].size
+
+
+def read_shards(folder: Path) -> tuple[dict[tuple[str, int, int], Entry], dict[str, Entry]]:
+    """Read what a cache's files hold; one that cannot be read is named in the log and left out.
+
+    Returns:
+        Entry by path, size and modification time of the audio file, and by the digest of its content.
+    """
+    by_stamp, by_digest = {}, {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(shard, framework="pt") as file:
+                facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+        except (SafetensorError, OSError, ValueError) as error:
+            logger.warning("cached states in %s are damaged and not used (%s)", shard, error)
+            continue
+        for name, fact in facts.items():
+            by_digest[name] = Entry(shard, name, fact["crc"])
+            by_stamp[fact["path"], fact["size"], fact["mtime_ns"]] = by_digest[name]
+    return by_stamp, by_digest
 
 
 def _crc(tensor: Tensor) -> int:
