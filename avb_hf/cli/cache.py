@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     sys.stdout.write(f"{states_folder()}\n")
     for cache in caches:
         sys.stdout.write(
-            f"  {cache.folder.name}  {cache.size / 1e6:>9.1f} MB  {cache.num_clips:>6} clips  {_describe(cache.facts)}\n"
+            f"  {cache.folder.name} {cache.size / 1e6:>9.1f} MB {cache.num_clips:>6} clips  {_describe(cache.facts)}\n"
         )
     return 0
 

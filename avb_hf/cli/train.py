@@ -81,6 +81,7 @@ def run(
     from avb_hf.data.splits import subsample
     from avb_hf.training import outcome, processes, run_folder
     from avb_hf.training.build import build_model
+    from avb_hf.training.estimate import estimate_run
     from avb_hf.training.plan import describe, describe_plan, try_one_batch
     from avb_hf.training.trainer import make_trainer
 
@@ -106,6 +107,9 @@ def run(
     trainer.say(describe_plan(trainer, splits, task))
     if run_args.dry_run:
         trainer.say(try_one_batch(trainer, splits) + "\ndry run: nothing was written")
+        return
+    if run_args.estimate:
+        trainer.say(estimate_run(trainer, splits, run_args) + "\nestimate: nothing was written")
         return
 
     flags = [data, model_args, run_args, args]
@@ -135,6 +139,7 @@ def carry_out(
         checkpoint: Where to go on from, or None.
     """
     from avb_hf.training import frozen, outcome, run_folder
+    from avb_hf.training.estimate import peak_memory
 
     folder = Path(trainer.args.output_dir)
     done = run_folder.how_far(folder, record, run_args)
@@ -151,4 +156,4 @@ def carry_out(
     if trainer.is_world_process_zero():
         outcome.write_files(predictions, trainer.task, folder, run_args.team_name, run_args.submission)
         run_folder.seal_results(folder)
-    trainer.say(f"what the run made is in {folder}")
+    trainer.say(f"what the run made is in {folder}; peak memory {peak_memory(trainer.args.device):.2f} GiB")

@@ -111,6 +111,9 @@ class RunArguments:
     )
     overwrite: bool = HfArg(default=False, help="delete an earlier run in --output_dir first")
     dry_run: bool = HfArg(default=False, help="check data, one batch and memory, print the plan, write nothing")
+    estimate: bool = HfArg(
+        default=False, help="run a few steps, tell hours and memory of the whole run, and write nothing"
+    )
     team_name: str = HfArg(default="team", help="team in the name of a contest file: A-VB-High_<team>_<n>.csv")
     submission: int = HfArg(default=1, help="number in the name of a contest file")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import resource
-import sys
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from avb_hf.data.clips import describe_audio
 from avb_hf.data.findings import Finding
 from avb_hf.data.fingerprint import fingerprint
 from avb_hf.tasks import TaskSpec
+from avb_hf.training.estimate import peak_memory
 from avb_hf.training.trainer import VocalBurstTrainer
 
 
@@ -65,9 +64,5 @@ def try_one_batch(trainer: VocalBurstTrainer, splits: DatasetDict) -> str:
         loss = model(**batch).loss
     loss.backward()
     model.zero_grad()
-    if trainer.args.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 1024**3
-    else:
-        unit = 1024**2 if sys.platform == "linux" else 1024**3
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    peak = peak_memory(trainer.args.device)
     return f"one batch of {len(longest)} clips: loss {loss.item():.4f}, peak memory {peak:.2f} GiB"

@@ -31,7 +31,7 @@ TRACKER_FOLDER = "runs"  # transformers' loggers write there; it is left alone
 FREE_TO_CHANGE = {
     "resume", "resume_from_checkpoint", "overwrite", "allow_changed_args", "dry_run", "disable_tqdm", "do_train",
     "do_eval", "do_predict", "report_to", "run_name", "team_name", "submission", "output_dir", "transformers_version",
-    "expect_world_size", "local_rank", "dataloader_num_workers",
+    "expect_world_size", "local_rank", "dataloader_num_workers", "estimate", "cache",
 }  # fmt: skip
 STEPS = ("do_train", "do_eval", "do_predict")
 MODEL_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}

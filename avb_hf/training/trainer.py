@@ -208,7 +208,7 @@ def make_trainer(
     patience = run_args.early_stopping_patience
     if patience is not None and args.do_train and args.eval_strategy == "no":
         raise ValueError("--early_stopping_patience needs evaluations, got --eval_strategy no")
-    if run_args.dry_run:
+    if run_args.dry_run or run_args.estimate:
         args.output_dir = tempfile.gettempdir()  # transformers makes this folder
     collator = VocalBurstCollator(feature_extractor, task)
 
