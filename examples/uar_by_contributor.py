@@ -12,6 +12,8 @@ from avb_hf import TASKS
 def main(folder: str) -> None:
     table = pd.read_csv(Path(folder) / "predictions.csv", dtype={"file_id": str})
     test = table[table["split"] == "test"]
+    if not test["file_id"].str.fullmatch(r"\d{6}-\d{2}-\d+").all():
+        raise SystemExit(f"{folder}: these are no EmoGator clips, whose names tell contributor and category")
     contributor, category, _ = zip(*test["file_id"].str.split("-"), strict=True)
     truth = [TASKS["emogator"].labels[int(number) - 1] for number in category]
     frame = pd.DataFrame({"contributor": contributor, "truth": truth, "prediction": list(test["prediction"])})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import os
 import sys
 
 from safetensors import SafetensorError
+
+from avb_hf import __version__
 
 # Command: what it does. `avb_hf.cli.<command>` holds its `main(argv)`, which may return an exit code.
 COMMANDS = {
@@ -32,8 +35,13 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.writelines(f"  {name:<10} {text}\n" for name, text in COMMANDS.items())
         sys.stdout.write("\n`avb <command> --help` tells a command's flags.\n")
         return 0
+    if argv[0] == "--version":
+        sys.stdout.write(f"avb_hf {__version__}\n")
+        return 0
     if argv[0] not in COMMANDS:
-        sys.stderr.write(f"avb: the command must be one of {list(COMMANDS)}, got {argv[0]!r}\n")
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        sys.stderr.write(f"avb: the command must be one of {list(COMMANDS)}, got {argv[0]!r}{hint}\n")
         return 2
     return run(argv[0], argv[1:])
 

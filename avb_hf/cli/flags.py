@@ -26,7 +26,6 @@ EITHER_OR = {
     "model_name_or_path": "encoder_config",
     "encoder_config": "model_name_or_path",
     "bf16": "precision",
-    "fp16": "precision",
 }
 
 
@@ -56,6 +55,8 @@ class FlagParser(HfArgumentParser):
         if unknown:
             flags = [option for action in self._actions for option in action.option_strings]
             flag = unknown[0].partition("=")[0]  # not its value, which may be a secret
+            if not flag.startswith("-"):
+                raise ValueError(f"{flag!r} is no flag; files and folders come before the flags")
             near = difflib.get_close_matches(flag, flags, n=1)
             hint = f"; did you mean {near[0]}?" if near else "; --help lists the flags"
             raise ValueError(f"there is no flag {flag}{hint}")

@@ -73,6 +73,7 @@ def run(
 ) -> None:
     """Check flags and data, build the model, and carry out the run."""
     from transformers import set_seed
+    from transformers.utils.logging import disable_progress_bar
 
     from avb_hf.data.clips import ClipReader, require_samples
     from avb_hf.data.findings import Finding
@@ -85,6 +86,7 @@ def run(
     from avb_hf.training.plan import describe, describe_plan, try_one_batch
     from avb_hf.training.trainer import make_trainer
 
+    disable_progress_bar()  # of single files that are read and written; training and data have bars of their own
     processes.require_world_size(args, run_args.expect_world_size)
     folder = Path(str(args.output_dir))
     run_folder.check_output_dir(folder, run_args.resume, run_args.overwrite)
@@ -142,7 +144,8 @@ def carry_out(
     from avb_hf.training.estimate import peak_memory
 
     folder = Path(trainer.args.output_dir)
-    done = run_folder.how_far(folder, record, run_args)
+    wanted = outcome.names_of_results(trainer, splits, run_args.team_name, run_args.submission)
+    done = run_folder.how_far(folder, record, run_args, checkpoint, wanted)
     if done == "finished":
         trainer.say(f"the run in {folder} is finished: nothing to do")
         return

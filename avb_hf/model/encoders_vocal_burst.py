@@ -143,9 +143,7 @@ class WavLMBurstEncoder(ConvolutionalEncoder, WavLMModel):
         return hidden
 
     def _position_bias(self, hidden: Tensor) -> Tensor:
-        bias = self.encoder.layers[0].attention.compute_bias(
-            hidden.shape[1], hidden.shape[1]
-        )
+        bias = self.encoder.layers[0].attention.compute_bias(hidden.shape[1], hidden.shape[1])
         return bias.repeat(hidden.shape[0], 1, 1)  # (batch * heads, frames, frames)
 
 

@@ -115,7 +115,8 @@ def load_backbone(
             **kwargs,
         )
     _require_complete(name_or_path, encoder, info)
-    logger.info("%s: not used: %s", name_or_path, sorted(info["unexpected_keys"]))
+    logger.info("%s: %d of its tensors are not used", name_or_path, len(info["unexpected_keys"]))
+    logger.debug("%s: not used: %s", name_or_path, sorted(info["unexpected_keys"]))
     model.encoder.load_state_dict(encoder.state_dict(), strict=True)
     model.to(encoder.dtype)
     config.encoder_config.dtype = None

@@ -48,7 +48,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = ("audio",)
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # our loss is a mean over the batch: the Trainer must divide it by accumulation steps
+    accepts_loss_kwargs = False  # a number of labels to divide by: the whole effective batch makes one loss
     _supports_sdpa = True
 
     def __init__(self, config: VocalBurstConfig) -> None:
@@ -267,11 +267,11 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             num_samples = torch.full((batch,), samples, device=input_values.device)
         else:
             num_samples = attention_mask.sum(dim=1)
-            # An accelerator would have to wait for these; there the feature extractor's own checks stand.
-            if attention_mask.device.type == "cpu":
+            # An accelerator would have to wait for these, and a trace cannot hold them.
+            if attention_mask.device.type == "cpu" and not torch.compiler.is_compiling():
                 shortest = int(num_samples.min())
-                if not attention_mask[:, 0].all():
-                    raise ValueError("clips must be padded on the right: attention_mask must begin with 1 in every row")
+                if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
+                    raise ValueError("clips must be padded on the right: no 0 of attention_mask may stand before a 1")
         if shortest < self.config.min_samples:
             raise ValueError(f"a clip needs at least {self.config.min_samples} samples, got one of {shortest}")
         return num_samples

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedConfig
 
 from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
+from avb_hf.model.loading_vocal_burst import read_model_type
 from avb_hf.tasks import TaskSpec
 from avb_hf.training.arguments import Freeze, ModelArguments
 
@@ -130,10 +130,7 @@ def _task_fields(task: TaskSpec, args: ModelArguments, train_labels: Sequence[An
 
 
 def _is_own_checkpoint(name_or_path: str) -> bool:
-    if name_or_path.startswith(("/", ".", "~")) and not Path(name_or_path).is_dir():
-        raise ValueError(f"--model_name_or_path {name_or_path}: there is no such folder")
-    content, _ = PreTrainedConfig.get_config_dict(name_or_path)
-    return content.get("model_type") == VocalBurstConfig.model_type
+    return read_model_type(name_or_path, {}) == VocalBurstConfig.model_type
 
 
 def _require_head(config: VocalBurstConfig, given: dict[str, Any], name: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import shutil
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from transformers.trainer_pt_utils import safe_globals
 
-from avb_hf.training.durable import sync_file, sync_folder, write_json
+from avb_hf.training.durable import read_json, sync_file, sync_folder, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,7 @@ def require_tensors_only(folder: str | Path) -> None:
 
 def newest_whole(folder: str | Path) -> str | None:
     """Return the newest checkpoint below a run's folder that is whole; newer ones that are not are named in the log."""
-    numbered = [path for path in Path(folder).glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    for path in sorted(numbered, key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True):
+    for path in _numbered(folder):
         damage = find_damage(path)
         if damage is None:
             return str(path)
@@ -93,10 +93,32 @@ def newest_whole(folder: str | Path) -> str | None:
     return None
 
 
+def set_aside(folder: str | Path) -> None:
+    """Take checkpoints that are not whole out of the way of new ones.
+
+    Half-written ones are deleted, those that were damaged afterwards are renamed to `damaged-*`.
+
+    Args:
+        folder: The output folder of a run.
+    """
+    for path in _numbered(folder):
+        if not (path / SEAL).is_file():
+            shutil.rmtree(path)
+        elif find_damage(path) is not None:
+            path.rename(path.with_name(f"damaged-{path.name}-{uuid.uuid4().hex[:8]}"))
+
+
+def _numbered(folder: str | Path) -> list[Path]:
+    """Return the checkpoints below a folder, the newest first."""
+    paths = [path for path in Path(folder).glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
+
+
 def _read_seal(folder: Path) -> dict[str, dict[str, Any]]:
-    contents = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    if not isinstance(contents, dict):
-        raise ValueError(f"{folder / SEAL} must be a mapping, got {type(contents).__name__}")
+    contents = read_json(folder / SEAL)
+    facts = contents.values() if isinstance(contents, dict) else [contents]
+    if not all(isinstance(fact, dict) and set(fact) == {"size", "sha256"} for fact in facts):
+        raise ValueError(f"{folder / SEAL} must hold size and sha256 of each file")
     return contents
 
 

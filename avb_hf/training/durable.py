@@ -26,6 +26,18 @@ def write_json(path: str | Path, content: Any) -> None:
     sync_folder(path.parent)
 
 
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: If it is damaged; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
 def sync_file(path: Path) -> None:
     """Force a file's content onto the disk."""
     with path.open("rb") as file:

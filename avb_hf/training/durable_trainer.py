@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerState
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 
 from avb_hf.training.checkpoints import PREFIX, find_damage, seal
-from avb_hf.training.durable import write_json
+from avb_hf.training.durable import read_json, write_json
 from avb_hf.training.exact import RandomState
 from avb_hf.training.signals import StopOnSignal
 from avb_hf.training.training_arguments import ARGUMENTS_FILE
@@ -28,6 +27,8 @@ def _writing(folder: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
         raise OSError(f"{folder} could not be written ({error}); what was whole before still is") from error
 
 
@@ -45,6 +46,7 @@ class DurableTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.runtimes: dict[str, float] = {}
+        self._limit = self.args.save_total_limit  # transformers must not delete before we have sealed
         self._stop_on_signal = StopOnSignal()
         self.add_callback(self._stop_on_signal)
 
@@ -64,6 +66,14 @@ class DurableTrainer(Trainer):
             self.save_state()
             self.save_metrics("train", metrics | self.runtimes)
 
+    def stop_if_told(self) -> None:
+        """Stop if a signal came so late that the training went on to its end.
+
+        Raises:
+            StoppedBySignalError: If so.
+        """
+        self._stop_on_signal.raise_if_told(self.args.device, self.state.global_step)
+
     def load_trained(self, folder: Path) -> None:
         """Take the weights that an earlier training left in a folder."""
         self._load_from_checkpoint(str(folder))
@@ -76,7 +86,7 @@ class DurableTrainer(Trainer):
         write_json(folder / f"{split}_results.json", metrics)
         everything = folder / "all_results.json"
         if combined:
-            earlier = json.loads(everything.read_text(encoding="utf-8")) if everything.is_file() else {}
+            earlier = read_json(everything) if everything.is_file() else {}
             write_json(everything, dict(sorted((earlier | metrics).items())))
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
@@ -128,7 +138,7 @@ class DurableTrainer(Trainer):
         if self.args.should_save and checkpoint.exists():
             shutil.rmtree(checkpoint)  # what a save that was cut off left
         self.accelerator.wait_for_everyone()
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        limit, self.args.save_total_limit = self._limit, None
         try:
             with _writing(checkpoint):
                 super()._save_checkpoint(model, trial)
@@ -148,4 +158,5 @@ class DurableTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict)
         self.processing_class.save_pretrained(folder)
-        write_json(folder / ARGUMENTS_FILE, dict(sorted(self.args.to_sanitized_dict().items())))
+        arguments = self.args.to_sanitized_dict() | {"save_total_limit": self._limit}
+        write_json(folder / ARGUMENTS_FILE, dict(sorted(arguments.items())))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from avb_hf.training.exact import num_processes
@@ -25,18 +25,17 @@ class FiniteGradients(TrainerCallback):
 
     Args:
         clips_of_step: Tells the File_IDs of the step's clips on this process.
+        norm_of_step: Tells the norm that the gradients had before they were clipped.
     """
 
-    def __init__(self, clips_of_step: Callable[[], list[str]]) -> None:
-        self.clips_of_step = clips_of_step
+    def __init__(self, clips_of_step: Callable[[], list[str]], norm_of_step: Callable[[], float]) -> None:
+        self.clips_of_step, self.norm_of_step = clips_of_step, norm_of_step
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Raise NonFiniteGradientError on every process if any of them has a gradient that is not finite."""
-        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients, torch.inf))
-        bad = (~norms.isfinite().all()).float()
+        bad = torch.tensor(float(not math.isfinite(self.norm_of_step())), device=args.device)
         if num_processes() > 1:
             dist.all_reduce(bad)
         if bad:

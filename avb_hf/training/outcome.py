@@ -44,6 +44,26 @@ def check_contest_name(team_name: str, submission: int, task: TaskSpec) -> None:
         contest_file_name(team_name, submission, task)
 
 
+def names_of_results(trainer: VocalBurstTrainer, splits: DatasetDict, team_name: str, submission: int) -> set[str]:
+    """Return the names of the files that a run leaves beside the model when all that is asked for is done.
+
+    Args:
+        trainer: Says by its arguments what is asked for.
+        splits: The corpus.
+        team_name: Team in a contest file's name.
+        submission: Number in a contest file's name.
+    """
+    args, task = trainer.args, trainer.task
+    asked = {"train": args.do_train, "eval": args.do_eval and VALIDATION in splits}
+    asked["test"] = args.do_predict and TEST in splits
+    names = {f"{step}_results.json" for step, is_asked in asked.items() if is_asked} | {"all_results.json"}
+    if asked["eval"] or asked["test"]:
+        names.add(PREDICTIONS)
+    if asked["test"] and task.submission_name is not None:
+        names.add(contest_file_name(team_name, submission, task))
+    return names
+
+
 def train(trainer: VocalBurstTrainer, folder: Path, checkpoint: str | None, is_trained: bool) -> None:
     """Train if that is asked for and not done already, and seal the model.
 
@@ -62,6 +82,7 @@ def train(trainer: VocalBurstTrainer, folder: Path, checkpoint: str | None, is_t
         trainer.train_and_save(checkpoint)
         if trainer.is_world_process_zero():
             seal_results(folder)
+        trainer.stop_if_told()
 
 
 def score_and_predict(trainer: VocalBurstTrainer, splits: DatasetDict, task: TaskSpec) -> dict[str, Predictions]:

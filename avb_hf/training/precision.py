@@ -35,7 +35,7 @@ def settle_precision(
     """Write into the arguments in what precision the run computes; a resumed run goes on in its own.
 
     Args:
-        args: Training arguments; `bf16` or `fp16` given there stands.
+        args: Training arguments; `bf16` given there stands.
         wanted: `fp32`, `bf16`, or `auto`, which times a step in both on the first process.
         before: Whether the run that is resumed computes in bf16; None for a new run.
         model: The model; moved to the device, its weights untouched.
@@ -48,9 +48,9 @@ def settle_precision(
         ValueError: If two precisions are asked for.
     """
     began = time.perf_counter()
-    if args.bf16 or args.fp16:
+    if args.bf16:
         if wanted == "fp32":
-            raise ValueError("--precision fp32 and --bf16 or --fp16 contradict each other: give one of them")
+            raise ValueError("--precision fp32 and --bf16 contradict each other: give one of them")
         return 0.0
     if wanted == "auto" and before is not None:
         wanted = "bf16" if before else "fp32"

@@ -40,12 +40,14 @@ def require_world_size(args: TrainingArguments, expected: int | None) -> None:
     Raises:
         ValueError: If there are more or fewer processes.
     """
-    backend = dist.get_backend() if num_processes() > 1 else "none"
-    logger.info("process %d of %d, backend %s, on %s", args.process_index, args.world_size, backend, args.device)
+    if num_processes() > 1:
+        logger.info(
+            "process %d of %d, backend %s, on %s", args.process_index, args.world_size, dist.get_backend(), args.device
+        )
     if expected is not None and args.world_size != expected:
         raise ValueError(
-            f"--expect_world_size {expected}, but {args.world_size} run: start them by `torchrun --nproc_per_node "
-            f"{expected} run_avb.py ...`; `accelerate launch --cpu` starts one process whatever it is asked for"
+            f"--expect_world_size {expected}, but the number of processes is {args.world_size}: start them by `torchrun "
+            f"--nproc_per_node {expected} run_avb.py ...`; `accelerate launch --cpu` starts one, whatever it is asked for"
         )
 
 

@@ -16,8 +16,16 @@ from datasets import DatasetDict
 from avb_hf import __version__
 from avb_hf.data.splits import write_split_table
 from avb_hf.training.arguments import RunArguments
-from avb_hf.training.checkpoints import SEAL, find_damage, newest_whole, require_tensors_only, seal, whole_files
-from avb_hf.training.durable import write_json
+from avb_hf.training.checkpoints import (
+    SEAL,
+    find_damage,
+    newest_whole,
+    require_tensors_only,
+    seal,
+    set_aside,
+    whole_files,
+)
+from avb_hf.training.durable import read_json, write_json
 from avb_hf.training.training_arguments import ARGUMENTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -33,7 +41,6 @@ FREE_TO_CHANGE = {
     "do_eval", "do_predict", "report_to", "run_name", "team_name", "submission", "output_dir", "transformers_version",
     "expect_world_size", "local_rank", "dataloader_num_workers", "estimate", "cache",
 }  # fmt: skip
-STEPS = ("do_train", "do_eval", "do_predict")
 MODEL_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 # Flags that mean nothing where nothing is trained, and are turned off there.
 OF_TRAINING = {"eval_strategy", "save_strategy", "load_best_model_at_end"}
@@ -43,7 +50,7 @@ BINDING = ("flags", "task", "model", "data", "processes")
 Progress = Literal["new", "trained", "finished"]
 # What a run of ours leaves; only this is deleted by --overwrite.
 RUN_FILES = (
-    "checkpoint-*", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
+    "checkpoint-*", "damaged-*", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
     "trainer_state.json", "*_results.json", PREDICTIONS, SPLIT_TABLE, RESOLVED_CONFIG, SEAL, "A-VB-*.csv", ".*.tmp",
 )  # fmt: skip
 
@@ -52,14 +59,18 @@ def check_output_dir(folder: str | Path, resume: str | None, overwrite: bool) ->
     """Refuse a folder that holds anything, unless the run there is resumed or overwritten.
 
     Raises:
-        ValueError: If the folder is used, or holds files that no run of ours left.
+        ValueError: If the folder is used, holds files that no run of ours left, or is to be resumed and holds no run.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir {folder} is a file")
     if resume is not None and overwrite:
         raise ValueError("--resume goes on with a run, --overwrite deletes it: give one of them")
-    if not folder.is_dir() or not any(folder.iterdir()) or resume is not None:
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if resume is not None:
+        if not (folder / RESOLVED_CONFIG).is_file() and not any(folder.glob("checkpoint-*")):
+            raise ValueError(f"--resume: {folder} holds files, but no run of ours: choose another --output_dir")
         return
     if not overwrite:
         raise ValueError(
@@ -116,11 +127,11 @@ def computed_in_bf16(folder: str | Path, resume: str | None, checkpoint: str | N
         checkpoint: Where the run goes on from, or None.
     """
     if checkpoint is not None:
-        return json.loads((Path(checkpoint) / ARGUMENTS_FILE).read_text(encoding="utf-8"))["bf16"]
+        return read_json(Path(checkpoint) / ARGUMENTS_FILE)["bf16"]
     record = Path(folder) / RESOLVED_CONFIG
     if resume is None or not record.is_file():
         return None
-    return json.loads(record.read_text(encoding="utf-8"))["flags"]["bf16"]
+    return read_json(record)["flags"]["bf16"]
 
 
 def make_record(arguments: list[Any], facts: dict[str, Any], backbone_learning_rate: float) -> dict[str, Any]:
@@ -145,22 +156,23 @@ def make_record(arguments: list[Any], facts: dict[str, Any], backbone_learning_r
     return json.loads(json.dumps(record, default=str))
 
 
-def find_changes(folder: str | Path, record: dict[str, Any]) -> list[str]:
-    """Tell in what a run that is about to go on differs from the one that the folder holds.
+def find_changes(folder: str | Path, record: dict[str, Any], checkpoint: str | None) -> list[str]:
+    """Tell in what a run that is about to go on differs from the one that is to be resumed.
 
     Versions and machine may differ, which the log says: results may then differ in their last digits.
 
     Args:
-        folder: The output folder, with the record of the run so far.
+        folder: The output folder.
         record: The record of the run that is about to go on.
+        checkpoint: Where it goes on from, or None; the record of the run so far stands beside it.
 
     Returns:
         One line for each flag, or other fact that binds, which has changed.
     """
-    path = Path(folder) / RESOLVED_CONFIG
+    path = (Path(folder) if checkpoint is None else Path(checkpoint).parent) / RESOLVED_CONFIG
     if not path.is_file():
-        return []
-    before = json.loads(path.read_text(encoding="utf-8"))
+        return [] if checkpoint is None else [f"{path} is missing, so nobody knows what made {checkpoint}"]
+    before = read_json(path)
     for line in _differences(before, record, ("versions", "machine"), set()):
         logger.warning("resumed under other conditions, so the last digits may differ: %s", line)
     free = FREE_TO_CHANGE if record["flags"]["do_train"] else FREE_TO_CHANGE | OF_TRAINING
@@ -168,25 +180,27 @@ def find_changes(folder: str | Path, record: dict[str, Any]) -> list[str]:
 
 
 def how_far(
-    folder: str | Path, record: dict[str, Any], run_args: RunArguments
-) -> Literal["new", "trained", "finished"]:
+    folder: str | Path, record: dict[str, Any], run_args: RunArguments, checkpoint: str | None, wanted: set[str]
+) -> Progress:
     """Tell what of a run that is to be resumed is done already.
 
     Args:
         folder: The output folder.
         record: The record of the run that is about to go on.
         run_args: Whether a run is resumed, and may have changed.
+        checkpoint: Where it goes on from, or None.
+        wanted: Names of the files that the finished run leaves.
 
     Returns:
-        `finished` if all that is asked for is there and whole, `trained` if the model is; else `new`, as for a run that
-        is to go on from a checkpoint that is named.
+        `finished` if all of them are there and whole, `trained` if the model is; else `new`, as for a run that is to go
+        on from a checkpoint that is named.
 
     Raises:
         ValueError: If the run has changed, and that was not allowed, or it is to be used without having been trained.
     """
     if run_args.resume is None:
         return "new"
-    changes = find_changes(folder, record)
+    changes = find_changes(folder, record, checkpoint)
     if changes and not run_args.allow_changed_args:
         raise ValueError(
             "the run is not the one to be resumed (--allow_changed_args goes on all the same):\n  "
@@ -194,9 +208,7 @@ def how_far(
         )
     whole = set() if changes or run_args.resume != "auto" else whole_files(folder)
     if whole >= MODEL_FILES:
-        before = json.loads((Path(folder) / RESOLVED_CONFIG).read_text(encoding="utf-8"))["flags"]
-        asked = [step for step in STEPS if record["flags"][step]]
-        return "finished" if PREDICTIONS in whole and all(before[step] for step in asked) else "trained"
+        return "finished" if whole >= wanted else "trained"
     if not record["flags"]["do_train"]:
         raise ValueError(f"--resume without --do_train needs a run that was trained to its end, {folder} holds none")
     return "new"
@@ -214,6 +226,7 @@ def begin(folder: str | Path, record: dict[str, Any], drawn: DatasetDict | None,
     folder = Path(folder)
     if overwrite:
         clear_output_dir(folder)
+    set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RESOLVED_CONFIG, record)
     if drawn is not None:

@@ -73,11 +73,20 @@ class StopOnSignal(TrainerCallback):
         if self._noted_by_any(args.device):
             control.should_save = True
 
+    def raise_if_told(self, device: torch.device, step: int) -> None:
+        """Raise StoppedBySignalError on every process if any got a signal.
+
+        Args:
+            device: Where the processes exchange tensors.
+            step: Optimizer steps done.
+        """
+        number = self._noted_by_any(device)
+        if number:
+            raise StoppedBySignalError(number, step)
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """Raise StoppedBySignalError on every process, now that there is a checkpoint."""
-        number = self._noted_by_any(args.device)
-        if number:
-            raise StoppedBySignalError(number, state.global_step)
+        self.raise_if_told(args.device, state.global_step)
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
         if self._number and number == signal.SIGINT:

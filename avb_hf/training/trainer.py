@@ -71,6 +71,7 @@ class VocalBurstTrainer(DurableTrainer):
         self.length_pool, self.ccc_scope = length_pool, ccc_scope
         self._step: EffectiveBatch | None = None
         self._clips_of_step: list[str] = []
+        self._norm_of_step = 0.0
         if args.metric_for_best_model not in (None, "loss", task.metric, task.headline):
             raise ValueError(f"the best epoch is chosen by {task.headline}, got {args.metric_for_best_model!r}")
         args.metric_for_best_model, args.greater_is_better = task.headline, True
@@ -80,7 +81,7 @@ class VocalBurstTrainer(DurableTrainer):
             self.add_callback(Bars())
         self.add_callback(EpochLine(task.headline))
         self.add_callback(HeadlineMustExist(task.headline))
-        self.add_callback(FiniteGradients(lambda: self._clips_of_step))
+        self.add_callback(FiniteGradients(lambda: self._clips_of_step, lambda: self._norm_of_step))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict[str, Tensor]], num_batches: int, device: torch.device
@@ -122,13 +123,18 @@ class VocalBurstTrainer(DurableTrainer):
 
     @property
     def precision(self) -> str:
-        """In what the forward pass is computed: `float32`, `bfloat16` or `float16`."""
-        return "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32"
+        """In what the forward pass is computed: `float32` or `bfloat16`."""
+        return "bfloat16" if self.args.bf16 else "float32"
 
     def autocast(self) -> torch.autocast:
         """Return a context in which a forward pass is computed as in training."""
         dtype = getattr(torch, self.precision)
         return torch.autocast(self.args.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
+        """Keep the norm before clipping for the check that it is finite: clipping turns an infinite one into zeros."""
+        self._norm_of_step = float(super()._get_grad_norm(model, grad_norm=grad_norm))
+        return self._norm_of_step
 
     def prediction_step(
         self,

@@ -17,6 +17,7 @@ ARGUMENTS_FILE = "training_args.json"
 # Flag: (value that is refused, what to do instead).
 REFUSED: dict[str, tuple[Any, str]] = {
     "train_sampling_strategy": ("group_by_length", "batches are made of clips of like length anyway: leave it out"),
+    "fp16": (True, "its loss scaler leaves out steps that overflow, which a run here stops at: use --precision bf16"),
     "push_to_hub": (True, "pushing to the Hub is not supported yet: push the output folder by `hf upload`"),
     "dataloader_drop_last": (True, "it would drop clips from the evaluation too: leave it out"),
     "prediction_loss_only": (True, "the headline score needs the predictions: leave it out"),

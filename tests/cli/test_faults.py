@@ -100,6 +100,50 @@ def test_a_finished_run_is_recognised(four_epochs, monkeypatch, tmp_path, capsys
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
 
 
+@pytest.mark.parametrize("gone", ["test_results.json", "A-VB-Two_team_1.csv"])
+def test_a_run_that_lacks_a_result_is_not_finished(four_epochs, tmp_path, gone):
+    assert four_epochs("run") == 0
+    before = (tmp_path / "run" / gone).read_text()
+    (tmp_path / "run" / gone).unlink()
+    assert four_epochs("run", "--resume", "auto") == 0
+    after = (tmp_path / "run" / gone).read_text()
+    assert after == before or gone.endswith(".json")
+
+
+def test_another_team_gets_its_own_contest_file(four_epochs, tmp_path):
+    assert four_epochs("run") == 0
+    assert four_epochs("run", "--resume", "auto", "--team_name", "Owls") == 0
+    assert (tmp_path / "run" / "A-VB-Two_Owls_1.csv").is_file()
+
+
+def test_a_resume_does_not_write_into_a_folder_of_something_else(four_epochs, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("precious")
+    assert four_epochs("run", "--resume", "auto") == 2
+    assert "no run of ours" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.json").read_text() == "precious"
+
+
+def test_a_checkpoint_of_another_folder_brings_its_record(four_epochs, tmp_path, capsys):
+    assert four_epochs("run", "--do_train") == 0
+    checkpoint = tmp_path / "run" / "checkpoint-12"
+    assert four_epochs("other", "--do_train", "--resume", checkpoint, "--seed", "7") == 2
+    assert "flags.seed: 42 is now 7" in capsys.readouterr().err
+    (tmp_path / "run" / "resolved_config.json").unlink()
+    assert four_epochs("other", "--do_train", "--resume", checkpoint) == 2
+    assert "nobody knows what made" in capsys.readouterr().err
+    assert four_epochs("other", "--do_train", "--resume", checkpoint, "--allow_changed_args") == 0
+
+
+def test_a_signal_behind_the_last_save_stops_before_the_predictions(four_epochs, at_call, tmp_path):
+    at_call("evaluation_loop", 4, send(signal.SIGTERM))
+    flags = ["--save_strategy", "no", "--load_best_model_at_end", "false"]
+    assert four_epochs("run", *flags) == 143
+    assert not (tmp_path / "run" / "predictions.csv").exists()
+    assert four_epochs("run", *flags, "--resume", "auto") == 0
+    assert (tmp_path / "run" / "predictions.csv").exists()
+
+
 def test_a_trained_run_is_only_predicted(four_epochs, monkeypatch, tmp_path):
     assert four_epochs("run") == 0
     predictions = (tmp_path / "run" / "predictions.csv").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from avb_hf.cli import run
-from avb_hf.training.checkpoints import SEAL, find_damage, newest_whole, seal
+from avb_hf.training.checkpoints import SEAL, find_damage, newest_whole, seal, set_aside
 from avb_hf.training.run_folder import find_checkpoint
 
 
@@ -102,3 +102,21 @@ def test_sealing_again_takes_in_what_changed(tmp_path):
     assert "a" in find_damage(tmp_path)
     seal(tmp_path)
     assert find_damage(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["{}x", "[]", '{"config.json": 3}', '{"config.json": {"size": 1, "shb256": "x"}}'])
+def test_a_seal_that_says_something_else_is_damage(folder, content):
+    (newest(folder) / SEAL).write_text(content)
+    assert find_damage(newest(folder)) == f"{SEAL} is damaged"
+    assert newest_whole(folder) == str(folder / "checkpoint-6")
+
+
+def test_what_is_not_whole_is_out_of_the_way_of_a_resumed_run(folder):
+    numbers = sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
+    first, second, third = (folder / f"checkpoint-{number}" for number in numbers)
+    flip(third / "model.safetensors")
+    (second / SEAL).unlink()
+    set_aside(folder)
+    assert [path.name for path in folder.glob("checkpoint-*")] == [first.name]
+    (damaged,) = folder.glob(f"damaged-{third.name}-*")
+    assert (damaged / "model.safetensors").is_file()

@@ -168,6 +168,15 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(build):
         assert torch.equal(value, after_first[name])
 
 
+def test_a_norm_that_overflows_stops_before_the_step(build):
+    trainer = build(max_steps=3)
+    trainer.model.classifier.bias.register_hook(lambda gradient: gradient * 0 + 3e38)  # finite, but their norm is not
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with pytest.raises(NonFiniteGradientError, match=r"^step 1: "):
+        trainer.train()
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
 def test_a_headline_that_is_not_finite_stops_the_run(build):
     trainer = build(num_train_epochs=2, eval_strategy="epoch")
     torch.nn.init.constant_(trainer.model.classifier.bias, math.nan)
