@@ -1,0 +1,24 @@
+"""The model survives torch.export and torch.compile, and says the same."""
+
+import pytest
+import torch
+
+EXACT = {"rtol": 0, "atol": 1e-5}
+
+
+@pytest.fixture
+def batch(pad, clips):
+    return pad(clips[:3])
+
+
+def test_an_exported_model_says_the_same(one_of_each, make_model, batch):
+    model = make_model(one_of_each).eval()
+    exported = torch.export.export(model, batch, strict=False).module()
+    torch.testing.assert_close(exported(*batch).logits, model(*batch).logits, **EXACT)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_says_the_same(one_of_each, make_model, batch):
+    model = make_model(one_of_each).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model)(*batch).logits, model(*batch).logits, **EXACT)
