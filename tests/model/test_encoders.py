@@ -8,7 +8,8 @@ from transformers import WhisperFeatureExtractor, WhisperModel
 from transformers.audio_utils import mel_filter_bank
 
 from avb_hf.model import Wav2Vec2ForVocalBurst
-from avb_hf.model.log_mel_vocal_burst import log_mel, masked_group_norm
+from avb_hf.model.encoders_vocal_burst import masked_group_norm
+from avb_hf.model.log_mel_vocal_burst import log_mel
 
 THIRTY_SECONDS = 480_000
 HEAD = {"num_labels": 3, "rnn_hidden_size": 8, "rnn_num_layers": 1, "pooling": "mean"}
