@@ -19,6 +19,8 @@ _HOMES = {
     "VocalBurstTrainer": "avb_hf.training.trainer",
     "VocalBurstTrainingArguments": "avb_hf.training.training_arguments",
     "load_metric": "avb_hf.evaluation.load_metric",
+    "PredictArguments": "avb_hf.inference.predict_arguments",
+    "predict": "avb_hf.inference.predict",
 }
 
 __all__ = ["__version__", *_HOMES]

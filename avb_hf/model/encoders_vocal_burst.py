@@ -42,6 +42,13 @@ def masked_group_norm(hidden: Tensor, num_frames: Tensor, norm: nn.GroupNorm) ->
     return (x * norm.weight[:, None] + norm.bias[:, None]).to(hidden.dtype)
 
 
+def _may_be_padded(input_values: Tensor, num_samples: Tensor) -> bool:
+    """Whether a clip of the batch may be padded: an accelerator would have to wait for the answer, a trace has none."""
+    if input_values.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    return int(num_samples.min()) < input_values.shape[1]
+
+
 class ConvolutionalEncoder:
     """The wav2vec2 family: strided convolutions over the waveform, then transformer blocks.
 
@@ -73,9 +80,10 @@ class ConvolutionalEncoder:
     def front_end(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Convolve waveforms `(batch, samples)` to features `(batch, frames, channels)` and valid frames `(batch,)`."""
         hidden = input_values.to(self.dtype)[:, None]  # (batch, 1, samples)
+        masks_norm = self.use_masked_group_norm and _may_be_padded(input_values, num_samples)
         for layer in self.feature_extractor.conv_layers:
             norm = getattr(layer, "layer_norm", None)
-            if self.use_masked_group_norm and isinstance(norm, nn.GroupNorm):
+            if masks_norm and isinstance(norm, nn.GroupNorm):
                 hidden = layer.conv(hidden)
                 num_frames = (num_samples - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
                 hidden = layer.activation(masked_group_norm(hidden, num_frames, norm))
@@ -170,7 +178,8 @@ class WhisperBurstEncoder(WhisperEncoder):
     def modules_up_to(self, block: int) -> list[nn.Module]:
         """Return the modules that make the output of a block, counted from 1; 0 is the front end."""
         convolutions = [self.conv1, self.conv2]
-        return convolutions if block == 0 else [*convolutions, self.embedding_dropout, *self.layers[:block]]
+        embedding = [self.embed_positions, self.embedding_dropout]
+        return convolutions if block == 0 else [*convolutions, *embedding, *self.layers[:block]]
 
     def front_end(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Turn waveforms `(batch, samples)` into features `(batch, frames, channels)` and valid frames `(batch,)`.

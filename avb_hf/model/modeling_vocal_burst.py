@@ -183,7 +183,8 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
     def run_frozen(self, input_values: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run waveforms through what is frozen, without gradient; where nothing is, through the front end with it.
 
-        On a CPU each clip is run alone, so that its states do not depend, to the last bit, on its batch mates.
+        On a CPU each clip is run alone, so that its states do not depend, to the last bit, on its batch mates. Frozen
+        states are at least float32, whatever they were computed in.
 
         Args:
             input_values: As in `forward`.
@@ -208,7 +209,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         features, num_frames = self.encoder.front_end(input_values, num_samples)
         if self.frozen_blocks:
             features = self.encoder.blocks(features, num_frames, stop=self.frozen_blocks)
-        return features, num_frames
+        return at_least_float32(features), num_frames
 
     def score_states(self, states: Tensor, num_frames: Tensor) -> Tensor:
         """Run the head over backbone states.

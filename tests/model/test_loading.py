@@ -177,8 +177,9 @@ def test_a_backbone_that_does_not_fit_is_refused(name, change, what, stock_dir, 
 
 
 def test_unused_weights_of_a_backbone_are_no_error_but_are_logged(stock_dir, caplog):
-    with caplog.at_level(logging.INFO, logger="avb_hf"):
+    with caplog.at_level(logging.DEBUG, logger="avb_hf"):
         Wav2Vec2ForVocalBurst.from_pretrained(stock_dir("wav2vec2-layer-stable"), feature_layer=2, **HEAD)
+    assert "of its tensors are not used" in caplog.text
     assert "encoder.layers.2.attention.k_proj.bias" in caplog.text
 
 
