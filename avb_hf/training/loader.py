@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
@@ -46,9 +47,9 @@ class ProcessBatchSampler(Sampler[list[int]]):
         return sum(self._num_batches(size) for size in self._sizes())
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = list(self.order)
+        order = iter(self.order)
         for size in self._sizes():
-            clips, order = order[:size], order[size:]
+            clips = list(islice(order, size))
             parts = np.array_split(clips, self._num_batches(size) * self.world_size)
             yield from (part.tolist() for part in parts[self.rank :: self.world_size])
 
