@@ -1,0 +1,76 @@
+"""The frozen recipe: 20 epochs of a head on Whisper's states of EmoGator's clips, computed once or again and again."""
+
+import tempfile
+from pathlib import Path
+
+import ours
+import peers
+
+EPOCHS = 20
+BATCH_SIZE = 16
+NUM_CLASSES = 30
+STOCK_CLIPS = 32
+# Head: (its flags, whether it has an LSTM, epochs measured of the cached arm).
+HEADS = {
+    "LSTM 2x512": ([], True, 3),
+    "--rnn none --pooling mean": (["--rnn", "none", "--pooling", "mean"], False, EPOCHS),
+}
+
+
+def frozen(options, section, save):
+    """Time the recipe with the cache, without it, and with the stock encoder, for two heads."""
+    if not (options.emogator and options.whisper):
+        section["note"] = "not measured: --emogator and --whisper name no folders"
+        return save()
+    section |= {"epochs": EPOCHS, "heads": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for head, (flags, with_rnn, measured) in HEADS.items():
+            arms = section["heads"][head] = {}
+            options.say(f"frozen, {head}: cached")
+            measured = EPOCHS if options.in_full and not options.quick else 2 if options.quick else measured
+            arms["cached"] = run_ours(options, [*flags, "--cache", "auto"], measured, Path(folder) / "cache")
+            # The second head finds the states of the first; what making them took belongs to its run as well.
+            section.setdefault("first_pass", arms["cached"]["cache_runtime"])
+            save()
+            options.say(f"frozen, {head}: live")
+            arms["live"] = run_ours(options, [*flags, "--cache", "off"], 2, Path(folder) / "live")
+            save()
+            options.say(f"frozen, {head}: stock")
+            arms["stock"] = run_stock(options, with_rnn)
+            summarise(arms, section["first_pass"])
+            save()
+    return None
+
+
+def run_ours(options, flags, epochs, cache):
+    clips = 8 if options.quick else options.clips
+    bound = ["--max_train_samples", clips, "--max_eval_samples", max(2, clips // 4)] if clips else []
+    result = ours.train(
+        [
+            *("--source", "emogator", "--data_dir", options.emogator, "--model_name_or_path", options.whisper),
+            *("--freeze", "backbone", "--precision", "fp32", "--learning_rate", "0.001", "--eval_strategy", "epoch"),
+            *("--per_device_train_batch_size", BATCH_SIZE, "--num_train_epochs", epochs, *flags, *bound),
+        ],
+        cache,
+    )
+    result.pop("scores")
+    return result | {"measured": epochs}
+
+
+def run_stock(options, with_rnn):
+    wanted = 2 if options.quick else STOCK_CLIPS
+    paths = sorted(Path(options.emogator).rglob("*-*-*.mp3"), key=lambda path: path.name)
+    paths = paths[:: len(paths) // wanted][:wanted]
+    labels = [int(path.name.split("-")[1]) - 1 for path in paths]
+    files = [str(path) for path in paths]
+    return peers.frozen_whisper(options.whisper, files, labels, NUM_CLASSES, with_rnn, min(BATCH_SIZE, wanted))
+
+
+def summarise(arms, first_pass):
+    """Add to each arm the seconds of all 20 epochs, each with its validation, and what is extrapolated."""
+    for name in ("cached", "live"):
+        arm = arms[name]
+        arm["total"] = arm["train_runtime"] * EPOCHS / arm["measured"] + (first_pass if name == "cached" else 0)
+    stock, clips = arms["stock"], arms["live"]["clips"]
+    an_epoch = clips["train"] * stock["training_a_clip"] + clips["validation"] * stock["predicting_a_clip"]
+    stock["total"] = EPOCHS * an_epoch

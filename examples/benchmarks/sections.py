@@ -1,0 +1,204 @@
+"""What is measured: arms by turns, each result written down as soon as it is there."""
+
+import gc
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import ours
+import peers
+from clock import peak_memory
+from corpus import LONGEST, SHAPES, TINY_SHAPES, useful_flops, write_corpus
+
+CLIPS = {"finetune": 24, "memory": 12, "loss": 16, "gpu": 512}
+QUICK_CLIPS = {"finetune": 8, "memory": 8, "loss": 8, "gpu": 8}
+QUICK_LONGEST = 2.5
+ACCUMULATION = 4
+GPU_BATCH = 16
+GPU_WORKERS = 4
+FP32, BF16, AUTO = (["--precision", name] for name in ("fp32", "bf16", "auto"))
+SCORED = ["--do_eval"]
+
+STOCK, OURS = peers.fine_tune, ours.fine_tune
+# Name: (what runs it, its options, whether one round is enough).
+FINE_TUNING = {
+    "stock (a): front end frozen, fp32": (STOCK, {}, False),
+    "ours, fp32": (OURS, {"flags": [*FP32, *SCORED]}, False),
+    "stock (b): front end frozen, bf16": (STOCK, {"bf16": True}, False),
+    "ours, bf16": (OURS, {"flags": [*BF16, *SCORED]}, False),
+    "ours, auto": (OURS, {"flags": AUTO}, False),
+    "stock (c): front end trained, fp32": (STOCK, {"trains_front_end": True}, True),
+    "ours, front end trained, fp32": (OURS, {"flags": [*FP32, "--freeze", "none"]}, True),
+}
+DEPTHS = {
+    f"ours, fp32, --freeze_blocks {depth}": (OURS, {"flags": [*FP32, "--freeze_blocks", depth]}, True)
+    for depth in (4, 8, 12)
+}
+MEMORY = {
+    "stock (a): front end frozen, fp32": (STOCK, {}, False),
+    "ours, fp32": (OURS, {"flags": FP32, "epochs": 1}, False),
+    "ours, fp32, --activation_checkpointing": (
+        OURS, {"flags": [*FP32, "--activation_checkpointing"], "epochs": 1}, False
+    ),
+}  # fmt: skip
+ACCUMULATING = [*FP32, "--gradient_accumulation_steps", ACCUMULATION, "--ccc_scope"]
+LOSS = {
+    "ours, --ccc_scope micro": (OURS, {"flags": [*ACCUMULATING, "micro"]}, False),
+    "ours, --ccc_scope batch": (OURS, {"flags": [*ACCUMULATING, "batch"]}, False),
+}
+WORKERS = ["--dataloader_num_workers", GPU_WORKERS]
+GPU = {
+    "stock (a): front end frozen, fp32": (STOCK, {"dataloader_num_workers": GPU_WORKERS}, False),
+    "ours, fp32": (OURS, {"flags": [*FP32, *WORKERS]}, False),
+    "stock (b): front end frozen, bf16": (STOCK, {"bf16": True, "dataloader_num_workers": GPU_WORKERS}, False),
+    "ours, bf16": (OURS, {"flags": [*BF16, *WORKERS]}, False),
+    "ours, auto": (OURS, {"flags": [*AUTO, *WORKERS]}, False),
+    "ours, bf16, --activation_checkpointing": (
+        OURS, {"flags": [*BF16, *WORKERS, "--activation_checkpointing"]}, False
+    ),
+}  # fmt: skip
+
+
+def fine_tuning(options, section, save):
+    """Time an epoch of each arm for LARGE and BASE, and compare states and scores."""
+    for size, shape in shapes(options).items():
+        with tempfile.TemporaryDirectory() as folder:
+            corpus = make_corpus(options, "finetune", folder)
+            found = section[size] = {"corpus": corpus.facts(options.batch_size), "arms": {}}
+            found["state_errors"] = ours.state_errors(corpus, shape)
+            save()
+            scores = {}
+            for _, name, result in by_turns(FINE_TUNING | DEPTHS, corpus, shape, options):
+                scores.setdefault(name, result.pop("scores", None))
+                found["arms"].setdefault(name, []).append(result)
+                save()
+            in_fp32, in_bf16 = (np.array(scores[f"ours, {precision}"]) for precision in ("fp32", "bf16"))
+            found["bf16_score_difference"] = float(np.abs(in_fp32 - in_bf16).max())
+            save()
+
+
+def memory(options, section, save):
+    """Measure the largest resident memory of an epoch of LARGE, each arm in a process of its own."""
+    script = Path(__file__).with_name("run.py")
+    flags = ["--batch_size", str(options.batch_size), *(["--quick"] if options.quick else [])]
+    section["arms"] = {}
+    for arm in MEMORY:
+        command = [sys.executable, str(script), "--memory_of", arm, *flags]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        section["arms"][arm] = [{"peak": int(done.stdout.splitlines()[-1])}]
+        save()
+
+
+def print_memory(options):
+    """Be the process of one arm of `memory`."""
+    runs, arguments, _ = MEMORY[options.memory_of]
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = make_corpus(options, "memory", folder)
+        runs(corpus, shapes(options)["LARGE"], options.batch_size, **arguments)
+    print(peak_memory())
+
+
+def whole_batch_loss(options, section, save):
+    """Time an accumulated update with one loss of the whole effective batch against one loss a part."""
+    import torch
+
+    size = section["size"] = "LARGE" if torch.cuda.is_available() else "BASE"
+    section["arms"] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = make_corpus(options, "loss", folder)
+        section["corpus"] = corpus.facts(options.batch_size)
+        for _, name, result in by_turns(LOSS, corpus, shapes(options)[size], options):
+            result.pop("scores")
+            section["arms"].setdefault(name, []).append(result)
+            save()
+
+
+def gpu(options, section, save):
+    """Time LARGE on a CUDA device, at a batch of 16 and at the largest that fits."""
+    import torch
+
+    if not torch.cuda.is_available():
+        section["note"] = "not measured on a GPU: this machine has none"
+        return save()
+    shape = shapes(options)["LARGE"]
+    section["ceiling"] = matmul_ceiling()
+    section["arms"], section["largest"] = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = make_corpus(options, "gpu", folder)
+        section["corpus"] = corpus.facts(GPU_BATCH) | {"useful_flops": useful_flops(shape, corpus.seconds)}
+        for _, name, result in by_turns(GPU, corpus, shape, options, GPU_BATCH):
+            result.pop("scores", None)
+            section["arms"].setdefault(name, []).append(result)
+            save()
+        for name in GPU:
+            section["largest"][name] = largest_that_fits(name, corpus, shape)
+            save()
+    return None
+
+
+def largest_that_fits(name, corpus, shape):
+    """Double the batch until memory is full or an epoch is a single batch, and return the last result."""
+    import torch
+
+    batch_size, best = 2 * GPU_BATCH, None
+    while batch_size <= len(corpus.paths):
+        try:
+            result = measure(GPU[name], corpus, shape, batch_size)
+        except torch.OutOfMemoryError:
+            break
+        result.pop("scores", None)
+        best, batch_size = result, 2 * batch_size
+    return best
+
+
+def matmul_ceiling(size=8192, rounds=20):
+    """Return the best rate of a bf16 matrix product on the GPU, in operations a second."""
+    import torch
+
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    seconds = []
+    for _ in range(rounds):
+        torch.cuda.synchronize()
+        began = perf_counter()
+        a @ b
+        torch.cuda.synchronize()
+        seconds.append(perf_counter() - began)
+    return 2 * size**3 / min(seconds)
+
+
+def by_turns(arms, corpus, shape, options, batch_size=None):
+    """Run all arms one after the other, as often as there are rounds: A B A B; yield round, name and result."""
+    for round_number in range(options.rounds):
+        for name, arm in arms.items():
+            if round_number == 0 or not arm[2]:
+                options.say(f"round {round_number + 1}: {name}")
+                yield round_number, name, measure(arm, corpus, shape, batch_size or options.batch_size)
+
+
+def measure(arm, corpus, shape, batch_size):
+    """Run one arm, and on a GPU take down its largest memory."""
+    import torch
+
+    runs, arguments, _ = arm
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    result = runs(corpus, shape, batch_size, **arguments) | {"batch_size": batch_size}
+    if torch.cuda.is_available():
+        result["peak"] = torch.cuda.max_memory_allocated()
+    return result
+
+
+def shapes(options):
+    return TINY_SHAPES if options.quick else SHAPES
+
+
+def make_corpus(options, section, folder):
+    clips = QUICK_CLIPS[section] if options.quick else CLIPS[section]
+    if section == "finetune" and options.corpus_clips:
+        clips = options.corpus_clips
+    return write_corpus(Path(folder) / "corpus", clips, QUICK_LONGEST if options.quick else LONGEST)
