@@ -48,6 +48,14 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep what runs leave in the user's cache, those of subprocesses too, in a folder of the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AVB_HF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Make every test's random numbers its own and repeatable."""

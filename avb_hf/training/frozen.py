@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from avb_hf.data.arguments import DataArguments
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.training.arguments import CacheDtype
-from avb_hf.training.exact import num_processes
+from avb_hf.training.exact import RandomState, num_processes
 from avb_hf.training.state_cache import Entry, StateCache, states_folder
 
 if TYPE_CHECKING:
@@ -108,10 +108,12 @@ def use_frozen_states(
     entries = cache.find(paths)
     trainer.accelerator.wait_for_everyone()
     if len(entries) < len(paths):
+        before = RandomState.now()  # a loader draws a seed, and a run must not depend on what it found
         for split in splits.values():
             _fill(trainer, split, cache, entries, DTYPES[dtype])
+        before.restore()
         trainer.accelerator.wait_for_everyone()
-        entries = cache.find(paths)
+        entries |= cache.find([path for path in paths if path not in entries])
     logger.info("frozen states of %d clips are in %s", len(entries), cache.folder)
     splits = splits.with_transform(StateReader(cache, entries))
     trainer.train_dataset, trainer.eval_dataset = splits["train"], splits["validation"]
@@ -140,7 +142,7 @@ def _fill(
                 collate_fn=trainer.data_collator,
                 num_workers=trainer.args.dataloader_num_workers,
             )
-            states = [clip.to(dtype) for batch in loader for clip in run_frozen(trainer, batch)]
+            states = [_as_stored(clip, dtype) for batch in loader for clip in run_frozen(trainer, batch)]
             cache.write([(paths[index], clip) for index, clip in zip(shard, states, strict=True)])
             bar.update(len(shard))
 
@@ -153,6 +155,14 @@ def run_frozen(trainer: VocalBurstTrainer, batch: dict[str, Tensor]) -> list[Ten
             batch["input_values"].to(model.device), batch["attention_mask"].to(model.device)
         )
     return [clip[:count].cpu() for clip, count in zip(states, num_frames.tolist(), strict=True)]
+
+
+def _as_stored(states: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = states.to(dtype)
+    if stored.isinf().any():
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(f"--cache_dtype {name} cannot hold states of up to {states.abs().max():g}: choose bfloat16")
+    return stored
 
 
 def _announce(

@@ -46,8 +46,8 @@ def require_world_size(args: TrainingArguments, expected: int | None) -> None:
         )
     if expected is not None and args.world_size != expected:
         raise ValueError(
-            f"--expect_world_size {expected}, but the number of processes is {args.world_size}: start them by `torchrun "
-            f"--nproc_per_node {expected} run_avb.py ...`; `accelerate launch --cpu` starts one, whatever it is asked for"
+            f"--expect_world_size {expected}, but the number of processes is {args.world_size}: start them by "
+            f"`torchrun --nproc_per_node {expected} run_avb.py ...`; `accelerate launch --cpu` always starts one"
         )
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import uuid
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,10 +103,11 @@ class StateCache:
         found = {}
         for path in tqdm(paths, desc="checking cached states", unit="clip", disable=None if by_digest else True):
             stamp = ClipStamp.of(path)
-            entry = by_stamp.get((stamp.path, stamp.size, stamp.mtime_ns))
-            if entry is None and by_digest:
-                entry = by_digest.get(stamp.with_digest().digest)
-            if entry is not None and self._is_whole(entry):
+            entries = by_stamp.get((stamp.path, stamp.size, stamp.mtime_ns))
+            if entries is None and by_digest:
+                entries = by_digest.get(stamp.with_digest().digest)
+            entry = next(filter(self._is_whole, entries or ()), None)
+            if entry is not None:
                 found[path] = entry
         return found
 
@@ -117,7 +119,7 @@ class StateCache:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / FACTS).is_file():
-            write_json(self.folder / FACTS, self.facts)
+            self._write_facts()
         tensors, metadata = {}, {}
         for path, tensor in states:
             stamp = ClipStamp.of(path).with_digest()
@@ -128,6 +130,12 @@ class StateCache:
         save_file(tensors, draft, metadata=metadata)
         draft.replace(shard)
         sync_folder(self.folder)
+
+    def _write_facts(self) -> None:
+        """Write down what the states depend on; other processes may do so at the same time."""
+        draft = self.folder / f"{uuid.uuid4().hex}.tmp"
+        write_json(draft, self.facts)
+        draft.replace(self.folder / FACTS)
 
     def load(self, entry: Entry) -> Tensor:
         """Return the states of an entry, `(frames, width)`, mapped from the disk."""
@@ -195,23 +203,26 @@ def clear_cache(key: str) -> int:
     return caches[key].size
 
 
-def read_shards(folder: Path) -> tuple[dict[tuple[str, int, int], Entry], dict[str, Entry]]:
+def read_shards(folder: Path) -> tuple[dict[tuple[str, int, int], list[Entry]], dict[str, list[Entry]]]:
     """Read what a cache's files hold; one that cannot be read is named in the log and left out.
 
     Returns:
-        Entry by path, size and modification time of the audio file, and by the digest of its content.
+        Entries by path, size and modification time of the audio file, and by the digest of its content; there are
+        several where one was damaged and made again.
     """
-    by_stamp, by_digest = {}, {}
+    by_stamp, by_digest = defaultdict(list), defaultdict(list)
     for shard in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(shard, framework="pt") as file:
                 facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-        except (SafetensorError, OSError, ValueError) as error:
+            stamps = {name: (fact["path"], fact["size"], fact["mtime_ns"], fact["crc"]) for name, fact in facts.items()}
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("cached states in %s are damaged and not used (%s)", shard, error)
             continue
-        for name, fact in facts.items():
-            by_digest[name] = Entry(shard, name, fact["crc"])
-            by_stamp[fact["path"], fact["size"], fact["mtime_ns"]] = by_digest[name]
+        for name, (*stamp, crc) in stamps.items():
+            entry = Entry(shard, name, crc)
+            by_digest[name].append(entry)
+            by_stamp[tuple(stamp)].append(entry)
     return by_stamp, by_digest
 
 
