@@ -13,8 +13,14 @@ from transformers.hf_argparser import HfArg
 
 from avb_hf.cli.flags import FlagParser, print_help, recipe_flags
 from avb_hf.data.arguments import DataArguments
+from avb_hf.training.arguments import ModelArguments, RunArguments
 
 USAGE = "avb doctor [recipe] [--flag value ...]"
+EXPLANATION = """
+The exit code is 1 if there is an error: what training would refuse whatever the model, or one clip in two splits. A
+model may take less: Whisper takes 30 s, so a corpus for it is looked at, and trained on, with --max_duration 30.
+Audio files that no row names are searched for in the corpus's folder; for a manifest, in --data_dir if that is given.
+"""
 
 
 @dataclass
@@ -50,6 +56,7 @@ def main(argv: list[str]) -> int:
     """
     if "-h" in argv or "--help" in argv:
         print_help([DataArguments, DoctorArguments], USAGE)
+        sys.stdout.write(EXPLANATION)
         return 0
     data, options = FlagParser([DataArguments, DoctorArguments], usage=USAGE).parse(_without_training(argv))
     from avb_hf.data.doctor import as_report, as_text, check_report_path, diagnose, write_report
@@ -57,19 +64,23 @@ def main(argv: list[str]) -> int:
     if options.report is not None:
         check_report_path(Path(options.report))
     diagnosis = diagnose(data, options.headers_only, options.num_workers or min(os.cpu_count() or 1, 8))
+    sys.stdout.write(as_text(diagnosis) + "\n")
+    sys.stdout.flush()
     if options.report is not None:
         write_report(as_report(diagnosis, vars(data) | vars(options)), Path(options.report))
-    sys.stdout.write(as_text(diagnosis) + "\n")
     return int(diagnosis.count("error") > 0)
 
 
 def _without_training(argv: list[str]) -> list[str]:
-    """Put a recipe's data flags, if the first argument is one, before the rest, so that the command line wins."""
+    """Put a recipe's flags but those of training, if the first argument is one, before the rest: the command line wins.
+
+    What is a flag of neither stays, to be refused.
+    """
     if not argv or argv[0].startswith("-"):
         return argv
-    known = {f"--{field.name}" for field in dataclasses.fields(DataArguments)}
-    words, is_ours = [], False
-    for word in recipe_flags(argv[0]):
-        is_ours = word in known if word.startswith("--") else is_ours
-        words += [word] * is_ours
-    return words + argv[1:]
+    from avb_hf.training.training_arguments import VocalBurstTrainingArguments
+
+    groups = (ModelArguments, RunArguments, VocalBurstTrainingArguments)
+    names = [field.name for group in groups for field in dataclasses.fields(group)]
+    hyphened = [name.replace("_", "-") for name in names]  # a recipe may spell its flags so
+    return recipe_flags(argv[0], left_out=names + hyphened) + argv[1:]

@@ -9,9 +9,10 @@ from avb_hf.data.prepare.arguments import PrepareArguments
 
 USAGE = "avb prepare RAW OUT [--flag value ...]"
 EXPLANATION = """
-RAW/a/b.mp3 becomes OUT/a/b.wav: mono, 16 kHz, its loudest sample at --peak_db. All other files are copied, so OUT is a
-corpus with the ids and labels of RAW. A table that names clips by path is given as --manifest, so that its paths fit;
-where the paths were the File_IDs, read the table in OUT with --id_column File_ID.
+RAW/a/b.mp3 becomes OUT/a/b.wav: mono, 16 kHz, its loudest sample at --peak_db. All files other than hidden ones (whose
+names start with a dot) are copied, so OUT is a corpus with the ids and labels of RAW. A table that names clips by path
+is given as --manifest, so that its paths fit; where the paths were the File_IDs, read the table in OUT with --id_column
+File_ID. Other texts that name recordings by a path that changes are copied as they are, and listed.
 The same call again goes on where one was cut off. Recordings that cannot be used are listed, and the exit code is 1.
 """
 

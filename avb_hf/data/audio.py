@@ -2,6 +2,8 @@
 
 import functools
 import logging
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,8 @@ import numpy as np
 import soundfile
 
 from avb_hf.data.arguments import Channels, DataArguments
+from avb_hf.data.blocks import AudioFile, read_frames
+from avb_hf.data.containers import find_cut
 from avb_hf.tasks import check_choice
 
 logger = logging.getLogger(__name__)
@@ -22,6 +26,8 @@ MIN_SAMPLES = 400
 _CANCELLED = 1e-3
 # Lossy encoders may announce a few frames more than they hold.
 _LENGTH_TOLERANCE = 0.1
+# Seconds on each side of a crop for the resampling filter to come in.
+_MARGIN = 0.1
 
 
 class AudioFileError(ValueError):
@@ -42,7 +48,7 @@ class AudioFileError(ValueError):
         return f"File_ID {self.file_id} ({self.path}): {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AudioHeader:
     """What an audio file says about itself.
 
@@ -68,7 +74,7 @@ def read_header(path: str | Path, file_id: str) -> AudioHeader:
     """Read a file's header; its content decides the format, not its suffix.
 
     Raises:
-        AudioFileError: If the file is missing, no audio, or a wav file that was cut off.
+        AudioFileError: If the file is missing, no audio, or cut off so that its header or its end shows it.
     """
     with _open(path, file_id) as file:
         return _header_of(file)
@@ -91,14 +97,17 @@ def check_header(header: AudioHeader, path: str | Path, file_id: str, args: Data
         reason = f"has {header.channels} channels; choose --channels mean or first"
         raise AudioFileError(file_id, path, reason, "unwanted_channels")
     if header.duration > args.max_duration and args.long_clips == "error":
-        raise AudioFileError(file_id, path, _too_long(header.duration, args.max_duration), "too_long")
+        reason = f"lasts {header.duration:.2f} s, longer than {args.max_duration:g} s"
+        raise AudioFileError(file_id, path, reason, "too_long")
     if not header.num_frames:
         raise AudioFileError(file_id, path, "is empty: it has a header and 0 samples", "empty_audio")
     _check_length(int(np.ceil(header.duration * SAMPLING_RATE)), path, file_id, SAMPLING_RATE, min_samples)
 
 
 def decode(path: str | Path, file_id: str, args: DataArguments) -> tuple[AudioHeader, np.ndarray]:
-    """Decode a file as it is and check that all of it is there.
+    """Decode a file as it is and check that all of it is there; of a clip that is to be cropped, the middle.
+
+    What `trim_db` takes off decides where the middle is, so with it the whole file is decoded.
 
     Args:
         path: The audio file.
@@ -115,10 +124,10 @@ def decode(path: str | Path, file_id: str, args: DataArguments) -> tuple[AudioHe
     with _open(path, file_id) as file:
         header = _header_of(file)
         check_header(header, path, file_id, args, min_samples=1)
-        frames = file.read(dtype="float32", always_2d=True)  # (samples, channels)
-    missing = header.num_frames - len(frames)
-    if missing > _LENGTH_TOLERANCE * header.sampling_rate:
-        reason = f"is cut off: {len(frames)} of {header.num_frames} samples can be decoded"
+        start, length = _needed(header, args)
+        frames = read_frames(file, start, length)  # (samples, channels)
+    if length - len(frames) > _LENGTH_TOLERANCE * header.sampling_rate:
+        reason = f"is cut off: {start + len(frames)} of {header.num_frames} samples can be decoded"
         raise AudioFileError(file_id, path, reason, "truncated_audio")
     if not np.isfinite(frames).all():
         raise AudioFileError(file_id, path, "holds NaN or infinite samples", "nan_audio")
@@ -178,39 +187,41 @@ def load_clip(
 
 
 @contextmanager
-def _open(path: str | Path, file_id: str) -> Iterator[soundfile.SoundFile]:
-    if not Path(path).is_file():
-        raise AudioFileError(file_id, path, "the file is missing", "missing_audio")
-    if not Path(path).stat().st_size:
-        raise AudioFileError(file_id, path, "is empty: 0 bytes", "empty_audio")
+def _open(path: str | Path, file_id: str) -> Iterator[AudioFile]:
     try:
-        _check_riff(Path(path), file_id)
-        with soundfile.SoundFile(path) as file:
+        cut = find_cut(path, _size_of(path, file_id))
+        if cut is not None:
+            raise AudioFileError(file_id, path, cut, "truncated_audio")
+        with AudioFile(path) as file:
             yield file
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, MemoryError, UnicodeError) as error:
         raise AudioFileError(file_id, path, f"cannot be decoded ({error})") from error
 
 
-def _header_of(file: soundfile.SoundFile) -> AudioHeader:
+def _header_of(file: AudioFile) -> AudioHeader:
     return AudioHeader(file.samplerate, file.channels, file.frames, file.format)
 
 
-def _check_riff(path: Path, file_id: str) -> None:
-    """Compare the data chunk's size with the file's: libsndfile reads what is there and says nothing."""
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return
-        while len(chunk := file.read(8)) == 8:
-            size = int.from_bytes(chunk[4:], "little")
-            if chunk[:4] == b"data":
-                present = path.stat().st_size - file.tell()
-                streamed = size >= 0xFFFFFF00
-                if size > present and not streamed:
-                    reason = f"is cut off: {present} of {size} bytes of audio are there"
-                    raise AudioFileError(file_id, path, reason, "truncated_audio")
-                return
-            file.seek(size + size % 2, 1)
+def _size_of(path: str | Path, file_id: str) -> int:
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        status = None
+    except ValueError as error:
+        raise AudioFileError(file_id, path, f"cannot be the path of a file ({error})") from error
+    if status is None or not stat.S_ISREG(status.st_mode):
+        raise AudioFileError(file_id, path, "the file is missing", "missing_audio")
+    if not status.st_size:
+        raise AudioFileError(file_id, path, "is empty: 0 bytes", "empty_audio")
+    return status.st_size
+
+
+def _needed(header: AudioHeader, args: DataArguments) -> tuple[int, int]:
+    """Return the first of the frames that a clip is made of, and their number."""
+    length = int(args.max_duration * header.sampling_rate) + 2 * int(_MARGIN * header.sampling_rate)
+    if args.trim_db is not None or length >= header.num_frames:
+        return 0, header.num_frames
+    return (header.num_frames - length) // 2, length
 
 
 def _mix_mean(frames: np.ndarray) -> np.ndarray:
@@ -262,10 +273,6 @@ def _trim(clip: np.ndarray, trim_db: float) -> np.ndarray:
 def _centre(clip: np.ndarray, max_samples: int) -> np.ndarray:
     start = max(0, len(clip) - max_samples) // 2
     return clip[start : start + max_samples]
-
-
-def _too_long(duration: float, limit: float) -> str:
-    return f"lasts {duration:.2f} s, longer than {limit:g} s; raise --max_duration or choose --long_clips crop"
 
 
 def _check_length(samples: int, path: str | Path, file_id: str, sampling_rate: int, min_samples: int) -> None:

@@ -14,6 +14,9 @@ from avb_hf.data.findings import Finding, raise_errors
 from avb_hf.data.labels import MISSING_CLASS
 from avb_hf.tasks import TaskSpec
 
+# Columns that `describe_audio` counts, in the order of `count_audio`.
+_COUNTED = ("duration", "sampling_rate", "num_channels")
+
 
 def is_labelled(split: Dataset, task: TaskSpec) -> bool:
     """Whether a split has any label at all, so that it can be scored."""
@@ -27,11 +30,8 @@ def describe_audio(splits: DatasetDict) -> dict[str, dict[str, Any]]:
     Returns:
         For each split `clips`, `hours`, and how many clips have each of `sampling_rates` (Hz) and `channels`.
     """
-    plain = {name: split.with_format(None) for name, split in splits.items()}
-    return {
-        name: count_audio(split["duration"], split["sampling_rate"], split["num_channels"])
-        for name, split in plain.items()
-    }
+    columns = {name: split.with_format(None, columns=list(_COUNTED))[:] for name, split in splits.items()}
+    return {name: count_audio(*(held[column] for column in _COUNTED)) for name, held in columns.items()}
 
 
 def count_audio(durations: Iterable[float], rates: Iterable[int], channels: Iterable[int]) -> dict[str, Any]:
@@ -68,14 +68,17 @@ def require_samples(splits: DatasetDict, min_samples: int, max_samples: int | No
         CorpusError: If there are such clips.
     """
     shortest, longest = min_samples / SAMPLING_RATE, (max_samples or math.inf) / SAMPLING_RATE
-    plain = [split.with_format(None) for split in splits.values()]
-    durations = [pair for split in plain for pair in zip(split["file_id"], split["duration"], strict=True)]
-    findings = [
-        Finding("too_short" if duration < shortest else "too_long", f"{duration:.4f} s", file_id)
-        for file_id, duration in durations
-        if not shortest <= duration <= longest
-    ]
-    raise_errors(findings, f"the model takes clips of {shortest:.4f} to {longest:g} s")
+    findings = []
+    for split in splits.values():
+        columns = split.with_format("numpy", columns=["file_id", "duration"])[:]
+        refused = (columns["duration"] < shortest) | (columns["duration"] > longest)
+        for file_id, duration in zip(columns["file_id"][refused], columns["duration"][refused], strict=True):
+            kind = "too_short" if duration < shortest else "too_long"
+            findings.append(Finding(kind, f"{duration:.4f} s", str(file_id)))
+    heading = f"the model takes clips of {shortest:.4f} to {longest:g} s"
+    if any(finding.kind == "too_long" for finding in findings):
+        heading += f" (with --max_duration {longest:g}, longer ones fall under --on_bad_audio and --long_clips)"
+    raise_errors(findings, heading)
 
 
 class ClipReader:

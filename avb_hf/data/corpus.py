@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from avb_hf.data.arguments import DataArguments
@@ -45,6 +46,7 @@ def examine(
     findings: list[Finding],
     decoded: bool = False,
     num_workers: int = 1,
+    use_index: bool = False,
 ) -> Examination:
     """Check all rows and audio files of a listing.
 
@@ -55,10 +57,11 @@ def examine(
         findings: Takes up all that is wrong.
         decoded: Whether to decode every clip rather than to read the headers alone.
         num_workers: Threads that read the audio.
+        use_index: Whether headers may come from the user's cache.
     """
     check_rows(listing, findings)
     labels = read_labels(listing, task, args, findings)
-    audio = inspect_audio(listing.clips, args, decoded, num_workers)
+    audio = inspect_audio(listing.clips, args, decoded, num_workers, use_index)
     findings += [finding for held in audio for finding in held.findings]
     return Examination(labels, audio)
 
@@ -81,12 +84,13 @@ def make_splits(
 
     Returns:
         Splits with the columns `file_id`, `path`, `labels` (NaN or class -100 where missing), `duration` in seconds,
-        `sampling_rate` in Hz, `num_channels`, and `speaker` if known.
+        after a crop, `sampling_rate` in Hz, `num_channels`, and `speaker` if known.
 
     Raises:
         CorpusError: If anything found is an error, or too many clips would be left out.
     """
-    labels, audio = examine(listing, task, args, findings, decoded=args.on_bad_audio == "skip")
+    decoded = args.on_bad_audio == "skip"
+    labels, audio = examine(listing, task, args, findings, decoded, use_index=not decoded)
     left_out = _take_bad_clips(listing, task, args, findings)
     raise_errors(findings, str(listing.where))
     for finding in findings:
@@ -104,7 +108,7 @@ def make_splits(
     ]
     _log_audio([row.header for row in rows], args)
     by_split = {name: [row for row in rows if row.clip.split == name] for name in SPLITS}
-    return DatasetDict({name: _make_dataset(part, task) for name, part in by_split.items() if part})
+    return DatasetDict({name: _make_dataset(part, task, args) for name, part in by_split.items() if part})
 
 
 def _take_bad_clips(listing: Listing, task: TaskSpec, args: DataArguments, findings: list[Finding]) -> list[Finding]:
@@ -129,20 +133,21 @@ def _take_bad_clips(listing: Listing, task: TaskSpec, args: DataArguments, findi
     return bad
 
 
-def _make_dataset(rows: Sequence[_Row], task: TaskSpec) -> Dataset:
+def _make_dataset(rows: Sequence[_Row], task: TaskSpec, args: DataArguments) -> Dataset:
     label_type = Value("int64") if task.is_classification else List(Value("float64"))
     columns: dict[str, tuple[Any, list[Any]]] = {
         "file_id": (Value("string"), [row.clip.file_id for row in rows]),
         "path": (Value("string"), [str(row.clip.path) for row in rows]),
         "labels": (label_type, [row.labels for row in rows]),
-        "duration": (Value("float64"), [row.header.duration for row in rows]),
+        "duration": (Value("float64"), [min(row.header.duration, args.max_duration) for row in rows]),
         "sampling_rate": (Value("int32"), [row.header.sampling_rate for row in rows]),
         "num_channels": (Value("int32"), [row.header.channels for row in rows]),
     }
     if all(row.clip.speaker is not None for row in rows):
         columns["speaker"] = (Value("string"), [row.clip.speaker for row in rows])
     features = Features({name: feature for name, (feature, _) in columns.items()})
-    return Dataset.from_dict({name: values for name, (_, values) in columns.items()}, features=features)
+    # `Dataset.from_dict` would encode the rows one by one.
+    return Dataset(pa.table({name: values for name, (_, values) in columns.items()}, schema=features.arrow_schema))
 
 
 def _log_audio(headers: Sequence[AudioHeader], args: DataArguments) -> None:

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from avb_hf.data.synthesis import SAMPLING_RATE, Burst, Voice, synthesise
 from avb_hf.tasks import COUNTRIES, EMOTIONS, TASKS
+from avb_hf.whole_files import sync
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ def write_demo_corpus(folder: Path, seed: int = 7, num_clips: int = 900) -> None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         corpus = Path(scratch) / folder.name
         _write(corpus, seed, num_clips)
+        sync(corpus.rglob("*"))
         try:
             os.replace(corpus, folder)
         except OSError:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from avb_hf.data.listing import Listing
 from avb_hf.data.locations import find_orphans
 from avb_hf.data.sources import infer_task, list_clips
 from avb_hf.data.splits import SPLITS
+from avb_hf.whole_files import whole_file
 
 REPORT_FORMAT = "avb_hf doctor"
 REPORT_VERSION = 1
@@ -36,12 +37,14 @@ class Diagnosis:
         splits: For each split `clips`, `hours`, and how many clips have each of `sampling_rates` (Hz), `channels` and
             `formats` (libsndfile's words); all but `clips` count files whose header can be read.
         findings: All that is wrong.
+        searched: The folder that was searched for audio files that no row names; None if there is none.
     """
 
     where: str | None
     task: str | None
     splits: dict[str, dict[str, Any]]
     findings: list[Finding]
+    searched: str | None = None
 
     def count(self, severity: str) -> int:
         """Return how many findings are of a severity."""
@@ -71,7 +74,8 @@ def diagnose(args: DataArguments, headers_only: bool = False, num_workers: int =
     audio = examine(listing, task, args, findings, not headers_only, num_workers).audio
     findings += find_twins(listing.clips, audio)
     findings += [Finding("orphan_audio", "no row names this file", path=str(path)) for path in find_orphans(listing)]
-    return Diagnosis(str(listing.where), task.name, _describe(listing, audio), findings)
+    searched = None if listing.folder is None else str(listing.folder)
+    return Diagnosis(str(listing.where), task.name, _describe(listing, audio), findings, searched)
 
 
 def as_text(diagnosis: Diagnosis) -> str:
@@ -81,10 +85,12 @@ def as_text(diagnosis: Diagnosis) -> str:
         rates = ", ".join(f"{rate} Hz" for rate in split["sampling_rates"])
         formats = ", ".join(split["formats"])
         lines.append(f"  {name:<10} {split['clips']:>7} clips {split['hours']:>9.3f} h  {formats}  {rates}")
+    if diagnosis.where is not None and diagnosis.searched is None:
+        lines.append("not searched for orphan audio: --data_dir names the folder in which every file should have a row")
     for kind in KINDS:
         lines += _list_kind(kind, [finding for finding in diagnosis.findings if finding.kind == kind])
     lines.append(f"{diagnosis.count('error')} errors, {diagnosis.count('warning')} warnings")
-    return "\n".join(lines)
+    return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file's name need not be text
 
 
 def as_report(diagnosis: Diagnosis, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -96,9 +102,10 @@ def as_report(diagnosis: Diagnosis, arguments: dict[str, Any]) -> dict[str, Any]
 
     Returns:
         `format` and `version` of the report; `versions` of packages; `arguments`; `corpus` and `task`, null where the
-        corpus cannot be read; `errors` and `warnings`, their numbers; `kinds`, the number of each kind that was found;
-        `splits`, as in `Diagnosis`; `findings`, each with `kind`, `severity`, `message` and, null where there is none,
-        `file_id`, `path` and `place`. Keys may come, none goes or changes without another `version`.
+        corpus cannot be read; `searched`, as in `Diagnosis`; `errors` and `warnings`, their numbers; `kinds`, the
+        number of each kind that was found; `splits`, as in `Diagnosis`; `findings`, each with `kind`, `severity`,
+        `message` and, null where there is none, `file_id`, `path` and `place`. Keys may come, none goes or changes
+        without another `version`.
     """
     return {
         "format": REPORT_FORMAT,
@@ -107,6 +114,7 @@ def as_report(diagnosis: Diagnosis, arguments: dict[str, Any]) -> dict[str, Any]
         "arguments": arguments,
         "corpus": diagnosis.where,
         "task": diagnosis.task,
+        "searched": diagnosis.searched,
         "errors": diagnosis.count("error"),
         "warnings": diagnosis.count("warning"),
         "kinds": count(finding.kind for finding in diagnosis.findings),
@@ -116,13 +124,17 @@ def as_report(diagnosis: Diagnosis, arguments: dict[str, Any]) -> dict[str, Any]
 
 
 def check_report_path(path: Path) -> None:
-    """Check that a report may be written: to a new file, or over an earlier report.
+    """Check that a report can be written, and may be: to a new file, or over an earlier report.
 
     Raises:
-        ValueError: If the folder does not exist, or the file is something else.
+        ValueError: If the folder does not exist or cannot be written to, or the file is something else.
     """
     if not path.parent.is_dir():
         raise ValueError(f"--report {path}: the folder {path.parent} does not exist")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ValueError(f"--report {path} cannot be written: {error}") from error
     if not path.exists():
         return
     try:
@@ -140,9 +152,9 @@ def write_report(report: dict[str, Any], path: Path) -> None:
         ValueError: If the file may not be written, as `check_report_path` says.
     """
     check_report_path(path)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    with whole_file(path) as draft:
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        draft.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # a file's name need not be text
 
 
 def _describe(listing: Listing, audio: Sequence[ClipAudio]) -> dict[str, dict[str, Any]]:

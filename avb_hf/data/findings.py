@@ -27,7 +27,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "unreadable_table": Kind("error", "the table is missing, empty, not UTF-8, or no table at all"),
     "wrong_columns": Kind("error", "the table lacks columns, has unknown ones, or one of them twice"),
-    "bad_row": Kind("error", "the row has more or fewer cells than the header, or a cell that it needs is empty"),
+    "bad_row": Kind("error", "the row has more or fewer cells than the header, or a cell that it needs cannot be used"),
     "bad_file_id": Kind("error", "the File_ID has characters that no File_ID has"),
     "escaping_path": Kind("error", "the File_ID, path or symbolic link leads out of the corpus's folder"),
     "unknown_split": Kind("error", "the split is none of the known ones"),
@@ -46,7 +46,7 @@ KINDS: dict[str, Kind] = {
     "missing_audio": Kind("error", "there is no such audio file", skippable=True),
     "unreadable_audio": Kind("error", "the file is no audio, or damaged", skippable=True),
     "empty_audio": Kind("error", "the file has 0 bytes or 0 samples", skippable=True),
-    "truncated_audio": Kind("error", "the file holds less audio than its header announces", skippable=True),
+    "truncated_audio": Kind("error", "the file holds less audio than it announces, or lacks its end", skippable=True),
     "nan_audio": Kind("error", "the file holds NaN or infinite samples", skippable=True),
     "too_short": Kind("error", "the clip is shorter than the least that a model takes", skippable=True),
     "too_long": Kind("error", "the clip is longer than --max_duration, or than the model takes", skippable=True),

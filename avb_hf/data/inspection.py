@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from avb_hf.data.audio import (
     to_clip,
 )
 from avb_hf.data.findings import Finding
+from avb_hf.data.header_index import HeaderIndex
 from avb_hf.data.listing import Clip
 
 # Peak of a clip that counts as silent: -80 dBFS.
@@ -31,8 +32,13 @@ SILENCE = 1e-4
 FULL_SCALE = 1 - 2 / 32768
 CLIPPED_RUN = 4
 
+# What to do, by kind, where the flags are those of `DataArguments`.
+ADVICE = {"too_long": "; raise --max_duration or choose --long_clips crop"}
 
-@dataclass(frozen=True)
+HeaderReader = Callable[[Path, str], AudioHeader]
+
+
+@dataclass(frozen=True, slots=True)
 class ClipAudio:
     """What one clip's file holds.
 
@@ -48,7 +54,7 @@ class ClipAudio:
 
 
 def inspect_audio(
-    clips: Sequence[Clip], args: DataArguments, decoded: bool = False, num_workers: int = 1
+    clips: Sequence[Clip], args: DataArguments, decoded: bool = False, num_workers: int = 1, use_index: bool = False
 ) -> list[ClipAudio]:
     """Inspect the audio files of many clips, behind a progress bar.
 
@@ -58,29 +64,37 @@ def inspect_audio(
         decoded: Whether to look at all samples rather than at the headers alone.
         num_workers: Threads that decode. Decoders run beside each other and Python does not, so it pays where decoding
             is most of the work, as with MP3, and not with WAV; headers are read by one.
+        use_index: Whether headers of files that have not changed since they were read may come from the user's cache.
 
     Returns:
         What was found, clip by clip.
     """
-    inspect = functools.partial(inspect_clip, args=args, decoded=decoded)
+    index = HeaderIndex([clip.path for clip in clips]) if use_index else None
+    inspect = functools.partial(
+        inspect_clip, args=args, decoded=decoded, read=read_header if index is None else index.read_header
+    )
     description = "decoding audio" if decoded else "reading audio headers"
     with ThreadPoolExecutor(num_workers) as pool:
         results = pool.map(inspect, clips) if decoded and num_workers > 1 else map(inspect, clips)
-        return list(tqdm(results, desc=description, unit="clip", total=len(clips), disable=None))
+        found = list(tqdm(results, desc=description, unit="clip", total=len(clips), disable=None))
+    if index is not None:
+        index.save()
+    return found
 
 
-def inspect_clip(clip: Clip, args: DataArguments, decoded: bool) -> ClipAudio:
+def inspect_clip(clip: Clip, args: DataArguments, decoded: bool, read: HeaderReader = read_header) -> ClipAudio:
     """Inspect the audio file of one clip.
 
     Args:
         clip: The clip.
         args: How clips are read in training; what would be refused there is an error here.
         decoded: Whether to look at all samples rather than at the header alone.
+        read: Gives the header of a path and File_ID.
     """
     header, digest = None, None
     found: list[tuple[str, str]] = []
     try:
-        header = read_header(clip.path, clip.file_id)
+        header = read(clip.path, clip.file_id)
         found += _look(header, args)
         check_header(header, clip.path, clip.file_id, args, MIN_SAMPLES)
         if decoded:
@@ -88,7 +102,7 @@ def inspect_clip(clip: Clip, args: DataArguments, decoded: bool) -> ClipAudio:
             digest = hashlib.sha256(str(frames.shape).encode() + np.ascontiguousarray(frames).tobytes()).digest()
             found += _listen(frames, header, clip, args)
     except AudioFileError as error:
-        found.append((error.kind, error.reason))
+        found.append((error.kind, error.reason + ADVICE.get(error.kind, "")))
     findings = [Finding(kind, message, clip.file_id, str(clip.path), clip.place) for kind, message in found]
     return ClipAudio(header, digest, findings)
 
@@ -96,12 +110,15 @@ def inspect_clip(clip: Clip, args: DataArguments, decoded: bool) -> ClipAudio:
 def find_twins(clips: Sequence[Clip], audio: Sequence[ClipAudio]) -> list[Finding]:
     """Find clips that hold the same samples, bit by bit, at whatever path and in whatever container.
 
+    Of clips with the same samples, the first one in each further split is a duplicate across splits, and any later one
+    in a split that had one is a duplicate within that split.
+
     Args:
         clips: The clips.
         audio: What they hold; those that were not decoded are left out.
 
     Returns:
-        One finding for each further clip of the same samples.
+        One finding for each clip but the first of the same samples.
     """
     groups: dict[bytes, dict[Path, Clip]] = {}
     for clip, held in zip(clips, audio, strict=True):
@@ -109,11 +126,13 @@ def find_twins(clips: Sequence[Clip], audio: Sequence[ClipAudio]) -> list[Findin
             groups.setdefault(held.digest, {}).setdefault(clip.path.resolve(), clip)
     findings = []
     for first, *others in (group.values() for group in groups.values()):
-        torn = any(clip.split != first.split for clip in others)
-        kind = "duplicated_audio_across_splits" if torn else "duplicated_audio"
+        first_of = {first.split: first}
         for clip in others:
-            message = f"holds the samples of File_ID {first.file_id} ({first.split}), here in {clip.split}"
+            twin = first_of.get(clip.split, first)
+            kind = "duplicated_audio" if twin.split == clip.split else "duplicated_audio_across_splits"
+            message = f"holds the samples of File_ID {twin.file_id} ({twin.split}), here in {clip.split}"
             findings.append(Finding(kind, message, clip.file_id, str(clip.path), clip.place))
+            first_of.setdefault(clip.split, clip)
     return findings
 
 

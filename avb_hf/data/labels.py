@@ -74,9 +74,9 @@ def columns_on_1_9_scale(rows: Sequence[Mapping[str, str]], task: TaskSpec) -> l
         return []
     columns = []
     for label in task.labels:
-        numbers = [number for row in rows if (number := _number(row[label])) is not None]
-        on_scale = [number for number in numbers if 1 <= number <= 9]
-        if on_scale and max(on_scale) > 1 and len(on_scale) >= 0.9 * len(numbers):
+        numbers = _numbers([row[label] for row in rows])
+        on_scale = numbers[(numbers >= 1) & (numbers <= 9)]
+        if on_scale.size and on_scale.max() > 1 and on_scale.size >= 0.9 * numbers.size:
             columns.append(label)
     return columns
 
@@ -101,21 +101,19 @@ def _parse_class(cell: str, task: TaskSpec, allow_missing: bool) -> int:
 
 
 def _parse_number(label: str, cell: str, label_range: tuple[float, float] | None, allow_missing: bool) -> float:
+    low, high = label_range or (-math.inf, math.inf)
+    value = _number(cell)
+    if value is not None and low <= value <= high:
+        return value
     if is_missing(cell):
         if not allow_missing:
             raise _missing(label, cell)
         return math.nan
-    value = _number(cell)
     if value is None:
         raise LabelError("bad_label", f"label {label} must be a finite number, got {cell!r}")
-    low, high = label_range or (-math.inf, math.inf)
-    if not low <= value <= high:
-        hint = (
-            "; labels on a scale of 1-9 must be mapped to [0, 1] first" if (low, high) == (0, 1) and value <= 9 else ""
-        )
-        message = f"label {label} = {value:g} is outside label_range [{low:g}, {high:g}] (--label_range){hint}"
-        raise LabelError("label_out_of_range", message)
-    return value
+    hint = "; labels on a scale of 1-9 must be mapped to [0, 1] first" if (low, high) == (0, 1) and value <= 9 else ""
+    message = f"label {label} = {value:g} is outside label_range [{low:g}, {high:g}] (--label_range){hint}"
+    raise LabelError("label_out_of_range", message)
 
 
 def _number(cell: str) -> float | None:
@@ -124,6 +122,15 @@ def _number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def _numbers(cells: Sequence[str]) -> np.ndarray:
+    """Return the finite numbers among cells, in their order."""
+    try:
+        numbers = np.array(cells, dtype=np.float64)
+    except ValueError:
+        numbers = np.array([value for cell in cells if (value := _number(cell)) is not None])
+    return numbers[np.isfinite(numbers)]
 
 
 def _missing(column: str, cell: str) -> LabelError:

@@ -1,5 +1,6 @@
 """Where a corpus's files are, and that they are inside the corpus."""
 
+import os
 from pathlib import Path
 
 from avb_hf.data.arguments import DataArguments
@@ -25,15 +26,36 @@ def corpus_folder(args: DataArguments) -> Path:
     return folder
 
 
-def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file, symbolic links followed, is inside a folder."""
-    return path.resolve().is_relative_to(folder.resolve())
+class LinkFollower:
+    """Follows symbolic links of many files, those of a folder once; links must not change while it is in use."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def follow(self, path: Path) -> str:
+        """Return the absolute path that is left when all symbolic links are followed."""
+        text = os.fspath(path)
+        folder, separator, name = text.rpartition(os.sep)
+        if name in ("", ".", "..") or os.path.islink(text):
+            return os.path.realpath(text)
+        return self._follow_folder(folder + separator) + name
+
+    def is_inside(self, path: Path, folder: Path) -> bool:
+        """Whether a file, symbolic links followed, is inside a folder."""
+        return os.path.join(self.follow(path), "").startswith(self._follow_folder(os.fspath(folder)))
+
+    def _follow_folder(self, folder: str) -> str:
+        """Return the folder's own path with a separator at its end."""
+        if folder not in self._folders:
+            self._folders[folder] = os.path.join(os.path.realpath(folder), "")
+        return self._folders[folder]
 
 
 def find_orphans(listing: Listing) -> list[Path]:
     """Return the audio files of the corpus's folder that no clip is; none, where the folder may hold others."""
     if listing.folder is None:
         return []
-    named = {path.resolve() for path in (*(clip.path for clip in listing.clips), *listing.others)}
+    links = LinkFollower()
+    named = {links.follow(path) for path in (*(clip.path for clip in listing.clips), *listing.others)}
     found = (path for path in listing.folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
-    return sorted(path for path in found if path.resolve() not in named)
+    return sorted(path for path in found if links.follow(path) not in named)

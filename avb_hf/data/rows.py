@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.findings import Finding
@@ -15,6 +14,7 @@ from avb_hf.data.labels import (
     parse_labels,
 )
 from avb_hf.data.listing import Clip, Listing
+from avb_hf.data.locations import LinkFollower
 from avb_hf.data.splits import SPLITS
 from avb_hf.tasks import TaskSpec
 
@@ -71,10 +71,13 @@ def read_labels(listing: Listing, task: TaskSpec, args: DataArguments, findings:
 
 def _find_duplicates(clips: Sequence[Clip]) -> list[Finding]:
     findings = []
-    first_of: dict[str | Path, Clip] = {}
+    links = LinkFollower()
+    by_name: dict[str, Clip] = {}
+    by_file: dict[str, Clip] = {}
     for clip in clips:
         # One file under two names is the same leak as one name in two rows.
-        for kind, key in (("duplicate_file_id", clip.file_id), ("duplicate_path", clip.path.resolve())):
+        keys = (("duplicate_file_id", by_name, clip.file_id), ("duplicate_path", by_file, links.follow(clip.path)))
+        for kind, first_of, key in keys:
             first = first_of.setdefault(key, clip)
             if first is not clip:
                 what = "the File_ID" if kind == "duplicate_file_id" else f"the file of File_ID {first.file_id}"

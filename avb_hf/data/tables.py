@@ -11,7 +11,7 @@ from avb_hf.tasks import check_choice
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of a table.
 
@@ -137,6 +137,8 @@ def rename_columns(table: Table, spellings: Mapping[str, str]) -> Table:
     both = [(wrong, right) for wrong, right in spellings.items() if {wrong, right} <= set(table.columns)]
     if both:
         raise refuse_table(table.path, f"two spellings of one column: {both}", "wrong_columns")
+    if not spellings.keys() & set(table.columns):
+        return table
     names = {column: spellings.get(column, column) for column in table.columns}
     rows = [Row(row.place, {names[column]: cell for column, cell in row.cells.items()}) for row in table.rows]
     return replace(table, columns=tuple(names.values()), rows=rows)

@@ -1,6 +1,5 @@
 """`predictions.csv`: every predicted clip with its scores."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pandas as pd
 
 from avb_hf.evaluation.metrics import check_scores
 from avb_hf.tasks import TaskSpec
+from avb_hf.whole_files import whole_file
 
 CLASS_COLUMN = "prediction"
 # Half-precision softmax outputs miss a sum of 1 by a few thousandths; logits miss it by far more.
@@ -40,12 +40,8 @@ def write_atomically(path: Path, table: pd.DataFrame) -> None:
     Floating-point numbers get the shortest text that reads back as the same number of their type.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_csv(unfinished, index=False, encoding="utf-8", lineterminator="\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        table.to_csv(draft, index=False, encoding="utf-8", lineterminator="\n")
 
 
 def write_predictions(

@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from avb_hf.inference.scorer import ScoredBatch
+from avb_hf.whole_files import whole_file
 
 try:
     import fcntl
@@ -141,12 +142,8 @@ class Journal:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file in one stroke: a reader finds the old one or the whole new one."""
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def _as_line(batch: ScoredBatch) -> bytes:

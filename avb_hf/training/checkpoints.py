@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers.trainer_pt_utils import safe_globals
 
-from avb_hf.training.durable import read_json, sync_file, sync_folder, write_json
+from avb_hf.training.durable import read_json, write_json
+from avb_hf.whole_files import is_draft, sync
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,13 @@ def seal(folder: str | Path, files: Iterable[Path] | None = None) -> None:
         files: What to seal of it; None seals every file below it.
     """
     folder = Path(folder)
-    contents = {}
-    for path in _files(folder) if files is None else sorted(files):
-        sync_file(path)
-        contents[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": _digest(path)}
+    paths = _files(folder) if files is None else sorted(files)
+    sync(paths)
+    contents = {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _digest(path)} for path in paths
+    }
     write_json(folder / SEAL, contents)
-    sync_folder(folder.parent)
+    sync([folder.parent])
 
 
 def find_damage(folder: str | Path) -> str | None:
@@ -127,7 +129,7 @@ def _is_as_sealed(path: Path, expected: dict[str, Any]) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (SEAL, f".{SEAL}.tmp")]
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL and not is_draft(path)]
 
 
 def _digest(path: Path) -> str:

@@ -1,11 +1,12 @@
-"""Files that are there whole or not at all, also after the power went."""
+"""JSON files that are there whole or not at all, also after the power went."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from avb_hf.whole_files import whole_file
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -15,15 +16,8 @@ def write_json(path: str | Path, content: Any) -> None:
         path: The file; its folder must exist.
         content: What to write; what JSON does not know is written as text.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
+    with whole_file(Path(path)) as draft:
+        draft.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
@@ -36,18 +30,3 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-
-
-def sync_file(path: Path) -> None:
-    """Force a file's content onto the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries onto the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

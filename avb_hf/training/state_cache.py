@@ -22,7 +22,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from avb_hf.data.user_cache import cache_folder
-from avb_hf.training.durable import sync_folder, write_json
+from avb_hf.training.durable import write_json
+from avb_hf.whole_files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -119,23 +120,14 @@ class StateCache:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / FACTS).is_file():
-            self._write_facts()
+            write_json(self.folder / FACTS, self.facts)
         tensors, metadata = {}, {}
         for path, tensor in states:
             stamp = ClipStamp.of(path).with_digest()
             tensors[stamp.digest] = tensor.contiguous()
             metadata[stamp.digest] = json.dumps(asdict(stamp) | {"crc": _crc(tensor)})
-        shard = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        draft = shard.with_suffix(".tmp")
-        save_file(tensors, draft, metadata=metadata)
-        draft.replace(shard)
-        sync_folder(self.folder)
-
-    def _write_facts(self) -> None:
-        """Write down what the states depend on; other processes may do so at the same time."""
-        draft = self.folder / f"{uuid.uuid4().hex}.tmp"
-        write_json(draft, self.facts)
-        draft.replace(self.folder / FACTS)
+        with whole_file(self.folder / f"{uuid.uuid4().hex}.safetensors") as draft:
+            save_file(tensors, draft, metadata=metadata)
 
     def load(self, entry: Entry) -> Tensor:
         """Return the states of an entry, `(frames, width)`, mapped from the disk."""

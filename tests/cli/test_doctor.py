@@ -1,7 +1,9 @@
 """`avb doctor`: exit codes, the text, the JSON report and what it never overwrites."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -59,8 +61,8 @@ def test_the_report_has_its_stable_keys(corpus_dir, tmp_path):
     assert doctor(*flags, "--report", tmp_path / "report.json") == 1
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report) == [
-        "format", "version", "versions", "arguments", "corpus", "task", "errors", "warnings", "kinds", "splits",
-        "findings",
+        "format", "version", "versions", "arguments", "corpus", "task", "searched", "errors", "warnings", "kinds",
+        "splits", "findings",
     ]  # fmt: skip
     assert (report["format"], report["version"], report["task"]) == ("avb_hf doctor", 1, "two")
     assert report["arguments"]["headers_only"] is True
@@ -113,6 +115,59 @@ def test_recipes_give_their_data_flags(tmp_path, monkeypatch, corpus_dir, capsys
     assert "type_info.csv" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("spelling", ["max_duration", "max-duration"])
+def test_a_recipe_may_spell_its_flags_with_hyphens(tmp_path, corpus_dir, spelling):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"task: two\nlearning-rate: 0.1\nbf16: true\ndata-dir: {corpus_dir}\n{spelling}: 0.3\n")
+    assert doctor(recipe, "--headers_only") == 1
+    assert doctor(recipe, "--headers_only", "--max_duration", "9") == 0
+
+
+@pytest.mark.parametrize("key", ["max_durations", "max-durations", "rnn_hidden"])
+def test_a_key_of_a_recipe_that_is_no_flag_is_refused(tmp_path, corpus_dir, capsys, key):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"task: two\ndata_dir: {corpus_dir}\nlearning_rate: 0.1\n{key}: 1\n")
+    assert doctor(recipe) == 2
+    assert f"there is no flag --{key}" in capsys.readouterr().err
+
+
+def test_every_packaged_recipe_can_be_looked_at(tmp_path, capsys):
+    names = [path.stem for path in (Path(findings.__file__).parents[1] / "recipes").iterdir()]
+    assert "quickstart" in names
+    for name in names:
+        assert doctor(name, "--source", "manifest", "--manifest", tmp_path / "gone.csv", "--task", "two") == 1
+        assert "the table does not exist" in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_is_an_error_before_the_scan(corpus_dir, capsys, monkeypatch):
+    if not Path("/proc/self").exists():
+        pytest.skip("there is no folder that nobody can write to")
+    monkeypatch.setattr("avb_hf.data.doctor.diagnose", None)
+    assert doctor("--task", "two", "--data_dir", corpus_dir, "--report", "/proc/report.json") == 2
+    assert "--report /proc/report.json cannot be written" in capsys.readouterr().err
+
+
+def test_what_was_found_is_shown_though_the_report_fails(corpus_dir, tmp_path, capsys, monkeypatch):
+    def fail(report, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("avb_hf.data.doctor.write_report", fail)
+    assert doctor("--task", "two", "--data_dir", corpus_dir, "--report", tmp_path / "report.json") == 2
+    said = capsys.readouterr()
+    assert said.out.endswith("0 errors, 0 warnings\n")
+    assert "No space left" in said.err
+
+
+def test_names_that_are_no_text_are_told(corpus, tmp_path, capsys):
+    folder = os.fsencode(corpus / "audio" / "any")
+    os.rename(folder + b"/00001.wav", folder + b"/\xe9.wav")
+    report = tmp_path / "report.json"
+    assert doctor("--task", "two", "--data_dir", corpus, "--report", report) == 1
+    assert r"any/\udce9.wav: no row names this file" in capsys.readouterr().out.encode("utf-8").decode()
+    (path,) = (found["path"] for found in json.loads(report.read_text())["findings"] if found["kind"] == "orphan_audio")
+    assert os.fsencode(path) == folder + b"/\xe9.wav"
+
+
 @pytest.mark.slow
 def test_the_demo_corpus_is_clean(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("AVB_HF_CACHE", str(tmp_path))
@@ -131,6 +186,22 @@ def test_a_manifest(corpus_dir, tmp_path, capsys):
     assert "clips.csv, line 37, File_ID gone.wav" in out
     assert "warning orphan_audio, 1" in out
     assert out.endswith("1 errors, 1 warnings\n")
+    assert "not searched for orphan audio" not in out
+
+
+def test_what_was_not_searched_for_orphans_is_said(corpus_dir, tmp_path, capsys):
+    paths = sorted(map(str, corpus_dir.rglob("*.wav")))[1:]
+    pd.DataFrame({"path": paths, "joy": np.linspace(0, 1, 35)}).to_csv(tmp_path / "clips.csv", index=False)
+    flags = ["--source", "manifest", "--manifest", tmp_path / "clips.csv", "--label_columns", "joy"]
+    report = tmp_path / "report.json"
+    assert doctor(*flags, "--report", report) == 0
+    out = capsys.readouterr().out
+    assert "\nnot searched for orphan audio: --data_dir names the folder" in out
+    assert out.endswith("0 errors, 0 warnings\n")
+    assert json.loads(report.read_text())["searched"] is None
+    assert doctor(*flags, "--data_dir", corpus_dir, "--report", report) == 0
+    assert capsys.readouterr().out.endswith("0 errors, 1 warnings\n")
+    assert json.loads(report.read_text())["searched"] == str(corpus_dir)
 
 
 def test_help_tells_the_flags(capsys):
@@ -138,6 +209,7 @@ def test_help_tells_the_flags(capsys):
     out = capsys.readouterr().out
     assert "--headers_only" in out
     assert "--data_dir" in out
+    assert "whatever the model" in out
 
 
 @pytest.mark.real_data

@@ -95,6 +95,20 @@ def test_exit_codes_tell_whole_incomplete_and_refused(raw, tmp_path, capsys):
     assert "peak_db: -3.0 is now -6.0" in capsys.readouterr().err
 
 
+def test_no_advice_is_given_that_cannot_be_followed(raw, tmp_path, capsys):
+    for path in sorted(raw.iterdir())[1:]:
+        path.unlink()
+    soundfile.write(raw / "boasts.flac", np.zeros(16_000), 16_000)
+    content = bytearray((raw / "boasts.flac").read_bytes())
+    content[21:26] = bytes([content[21] | 0x0F]) + b"\xff" * 4  # 2^36 - 1 samples
+    (raw / "boasts.flac").write_bytes(content)
+    assert run("prepare", [str(raw), str(tmp_path / "out"), "--num_workers", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "bad: boasts.flac: lasts 4294967.30 s, longer than " in said
+    advised = {word.strip(";,.)") for word in said.split() if word.startswith("--")}
+    assert advised <= {f"--{flag}" for flag in vars(PrepareArguments())}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -118,6 +132,7 @@ def test_help_tells_the_flags_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f"--{name}" in done.stdout for name in vars(PrepareArguments()))
+    assert "other than hidden ones" in done.stdout
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 import math
 import pickle
+import tracemalloc
 
 import librosa
 import numpy as np
 import pytest
 import soundfile
 
+from avb_hf.data import blocks
 from avb_hf.data.arguments import DataArguments
-from avb_hf.data.audio import AudioFileError, check_header, load_clip, read_header
+from avb_hf.data.audio import AudioFileError, check_header, decode, load_clip, read_header
 
 ARGS = DataArguments()
 
@@ -111,6 +113,22 @@ def test_a_wav_that_was_cut_off_is_seen_in_the_header_scan(tmp_path):
         read_header(cut(write(tmp_path / "a.wav", tone()), 8_000), "a")
 
 
+@pytest.mark.parametrize("kind", ["aiff", "au", "w64", "rf64", "caf", "ogg"])
+def test_any_file_whose_end_is_missing_is_truncated_before_it_is_decoded(tmp_path, kind):
+    path = write(tmp_path / f"a.{kind}", tone())
+    for read in (read_header, lambda path, file_id: load_clip(path, file_id, ARGS)):
+        with pytest.raises(AudioFileError, match="is cut off") as caught:
+            read(cut(path, path.stat().st_size // 2), "a")
+        assert caught.value.kind == "truncated_audio"
+
+
+def test_a_path_that_no_file_can_have_is_an_error(tmp_path):
+    for name in ("a\0.wav", "x" * 300):
+        with pytest.raises(AudioFileError, match=r"embedded null byte|File name too long") as caught:
+            read_header(tmp_path / name, "a")
+        assert caught.value.kind == "unreadable_audio"
+
+
 def test_a_streamed_wav_without_a_size_is_read(tmp_path):
     path = write(tmp_path / "a.wav", tone(), subtype="PCM_16")
     content = bytearray(path.read_bytes())
@@ -174,6 +192,89 @@ def test_a_long_clip_is_an_error_that_names_it_or_is_cropped_to_its_centre(tmp_p
         load_clip(path, "a", DataArguments(max_duration=1.0))
     cropped = load_clip(path, "a", DataArguments(max_duration=1.0, long_clips="crop"))
     np.testing.assert_array_equal(cropped, samples[8_000:24_000])
+
+
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_a_crop_is_the_middle_of_the_whole_clip_at_16_khz(tmp_path, rate, kind):
+    time = np.arange(3 * rate + 7) / rate
+    path = write(tmp_path / f"a.{kind}", 0.5 * np.sin(2 * np.pi * (100 * time + 300 * time**2)), rate)
+    whole = load_clip(path, "a", ARGS)
+    start = (len(whole) - 16_000) // 2
+    cropped = load_clip(path, "a", DataArguments(max_duration=1.0, long_clips="crop"))
+    np.testing.assert_allclose(cropped, whole[start : start + 16_000], atol=1e-6)
+
+
+def test_a_crop_is_the_middle_of_what_the_trimming_leaves(tmp_path):
+    samples = np.concatenate([np.zeros(48_000), np.linspace(0.5, 1, 32_000)]).astype(np.float32)
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    trimmed = load_clip(path, "a", DataArguments(trim_db=30.0))
+    cropped = load_clip(path, "a", DataArguments(trim_db=30.0, max_duration=1.0, long_clips="crop"))
+    start = (len(trimmed) - 16_000) // 2
+    np.testing.assert_array_equal(cropped, trimmed[start : start + 16_000])
+
+
+def test_a_crop_reads_no_more_than_it_needs(tmp_path):
+    path = write(tmp_path / "a.wav", tone(), subtype="PCM_16")
+    size = 2**29
+    header = bytearray(path.read_bytes()[:44])
+    header[40:44] = size.to_bytes(4, "little")
+    with path.open("wb") as file:  # all but the header is a hole of zeros
+        file.write(header)
+        file.truncate(44 + size)
+    tracemalloc.start()
+    clip = load_clip(path, "a", DataArguments(max_duration=2.0, long_clips="crop"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(clip) == 32_000
+    assert peak < 2**20
+
+
+@pytest.fixture
+def boasting(tmp_path):
+    """A FLAC file whose header announces 2^36 - 1 samples, 50 days."""
+    path = write(tmp_path / "a.flac", tone())
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+    assert read_header(path, "a").num_frames == 2**36 - 1
+    return path
+
+
+@pytest.mark.parametrize(
+    "flags", [{"long_clips": "crop"}, {"long_clips": "crop", "trim_db": 30.0}, {"max_duration": 1e9}], ids=str
+)
+def test_a_header_that_announces_more_than_memory_holds_is_an_error(boasting, flags):
+    with pytest.raises(AudioFileError, match=r"cannot be decoded|cut off"):
+        load_clip(boasting, "a", DataArguments(**flags))
+
+
+def test_what_memory_does_not_hold_is_an_error_of_the_file(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise MemoryError("Unable to allocate 256 GiB")
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", fail)
+    with pytest.raises(AudioFileError, match="Unable to allocate 256 GiB"):
+        load_clip(write(tmp_path / "a.wav", tone()), "a", ARGS)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_long_files_are_decoded_in_blocks_to_the_same_samples(tmp_path, monkeypatch, kind):
+    path = write(tmp_path / f"a.{kind}", np.stack([tone(1.0), tone(1.0, frequency=600)], 1))
+    whole, _ = soundfile.read(path, dtype="float32")
+    monkeypatch.setattr(blocks, "_BLOCK", 1_000)
+    np.testing.assert_allclose(decode(path, "a", ARGS)[1], whole, atol=1e-6)
+
+
+def test_of_a_format_that_cannot_be_sought_all_before_the_crop_is_dropped(tmp_path, monkeypatch):
+    samples = np.linspace(-1, 1, 48_000, dtype=np.float32)
+    path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
+    monkeypatch.setattr(soundfile.SoundFile, "seekable", lambda file: False)
+    monkeypatch.setattr(soundfile.SoundFile, "seek", None)
+    monkeypatch.setattr(blocks, "_BLOCK", 1_000)
+    cropped = load_clip(path, "a", DataArguments(max_duration=1.0, long_clips="crop"))
+    np.testing.assert_array_equal(cropped, samples[16_000:32_000])
 
 
 def test_silence_is_trimmed_on_request_only(tmp_path):

@@ -46,3 +46,14 @@ def test_clips_beyond_what_a_model_takes_are_named(clips, limits):
     require_samples(splits, 1_600, 1_600)
     with pytest.raises(ValueError, match=r"(?s)the model takes clips of .*6 problems.*File_ID 00002: 0.1000 s"):
         require_samples(splits, *limits)
+
+
+def test_the_error_tells_the_flag_that_makes_long_clips_skippable_or_croppable(clips, make_clip):
+    clips.append(make_clip(99, seconds=31))
+    args = DataArguments(max_duration=60)
+    splits = make_splits(Listing(clips, "here.csv"), TASK, args, [])
+    with pytest.raises(ValueError, match=r"with --max_duration 30, .*--on_bad_audio"):
+        require_samples(splits, 1, 480_000)
+    for flags in ({"on_bad_audio": "skip"}, {"long_clips": "crop"}):
+        args = DataArguments(max_duration=30, max_bad_audio=0.5, **flags)
+        require_samples(make_splits(Listing(clips, "here.csv"), TASK, args, []), 1, 480_000)

@@ -38,6 +38,11 @@ def test_columns_and_order(clips):
     assert splits["train"].features["labels"].feature.dtype == "float64"
 
 
+def test_the_duration_is_that_after_the_crop(make_clip, clips):
+    splits = splits_of([*clips, make_clip(9, seconds=1)], args=DataArguments(max_duration=0.5, long_clips="crop"))
+    assert splits["train"]["duration"][:] == [0.1, 0.1, 0.5]
+
+
 @pytest.mark.parametrize("label", ["", "?", "1.5", "0.05"])
 def test_a_test_split_with_any_unusable_label_is_unlabelled_as_a_whole(make_clip, clips, caplog, label):
     clips[4] = make_clip(5, "test", label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,11 @@ class Moves:
 
     def recording(self, cell: str, table: Path) -> str | None:
         """Return the recording that a cell names by a path relative to its table or `raw`, or by an absolute one."""
+        if "\0" in cell:
+            return None  # no path does
         for base in (table.parent, self.raw):
             path = base / cell
-            path = _resolved(path.parent) / path.name
+            path = _followed_once(path.parent) / path.name
             if path.is_relative_to(self.raw) and (name := path.relative_to(self.raw).as_posix()) in self.outputs:
                 return name
         return None
@@ -44,14 +47,17 @@ class Moves:
         output = self.outputs[recording]
         if Path(cell).is_absolute():
             return str(self.out / output)
-        if not _resolved(table.parent).is_relative_to(self.raw):
+        if not _followed_once(table.parent).is_relative_to(self.raw):
             return output  # the prepared table lies in `out` itself
         return cell if output == recording else Path(cell).with_suffix(Path(output).suffix).as_posix()
 
 
-@functools.cache
-def _resolved(folder: Path) -> Path:
-    return folder.resolve()
+def followed(path: str | Path) -> Path:
+    """Return an absolute path without symbolic links, but those that lead to themselves."""
+    return Path(os.path.realpath(path))
+
+
+_followed_once = functools.cache(followed)
 
 
 def new_columns(path: Path, moves: Moves, args: PrepareArguments) -> Columns:

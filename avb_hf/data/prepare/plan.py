@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
 from avb_hf.data.locations import AUDIO_SUFFIXES
 from avb_hf.data.prepare.arguments import PrepareArguments
-from avb_hf.data.prepare.path_tables import Columns, Moves, find_path_column, is_table, new_columns
+from avb_hf.data.prepare.path_tables import Columns, Moves, find_path_column, followed, is_table, new_columns
+from avb_hf.data.prepare.path_texts import PathFinder, is_text
 from avb_hf.data.problems import raise_together
 
 Kind = Literal["clip", "copy", "table"]
@@ -30,6 +31,7 @@ class Step:
         bytes: Size of the source.
         mtime_ns: Time of the source's last change, in nanoseconds.
         columns: The new columns of a table.
+        warning: What is remarkable about a copy; empty if nothing is.
     """
 
     source: str
@@ -38,6 +40,7 @@ class Step:
     bytes: int
     mtime_ns: int
     columns: Columns = field(default_factory=dict)
+    warning: str = ""
 
 
 def make_plan(raw: Path, out: Path, args: PrepareArguments) -> list[Step]:
@@ -63,7 +66,8 @@ def make_plan(raw: Path, out: Path, args: PrepareArguments) -> list[Step]:
     manifests = _find_manifests(raw, args)
     _check_other_tables(raw, [name for name in names if is_table(Path(name)) and name not in manifests], moves)
     steps = [_step(raw, name, output, "clip") for name, output in outputs.items()]
-    steps += [_step(raw, name, name, "copy") for name in names if name not in outputs and name not in manifests]
+    finder = PathFinder({name: output for name, output in outputs.items() if name != output})
+    steps += [_copy(raw, name, finder) for name in names if name not in outputs and name not in manifests]
     for name, path in manifests.items():
         columns = new_columns(path, moves, args)
         output = path.name if Path(name).is_absolute() else name
@@ -95,7 +99,7 @@ def list_files(raw: Path) -> list[str]:
         links = [path for name in subfolders if (path := Path(folder, name)).is_symlink()]
         problems += [f"{path} is a link to a folder" for path in links]
         for path in (Path(folder, name) for name in files if not name.startswith(".")):
-            if path.is_symlink() and not path.resolve().is_relative_to(raw):
+            if path.is_symlink() and not followed(path).is_relative_to(raw):
                 problems.append(f"{path} is a link that leads out")
             elif not path.is_file():
                 problems.append(f"{path} is no file")
@@ -119,7 +123,7 @@ def _check_folders(raw: Path, out: Path) -> None:
 
 
 def _find_manifests(raw: Path, args: PrepareArguments) -> dict[str, Path]:
-    paths = [Path(name).resolve() for name in args.manifest or []]
+    paths = [followed(name) for name in args.manifest or []]
     return {path.relative_to(raw).as_posix() if path.is_relative_to(raw) else str(path): path for path in paths}
 
 
@@ -135,6 +139,12 @@ def _check_other_tables(raw: Path, names: Sequence[str], moves: Moves) -> None:
 
 def _step(raw: Path, source: str, output: str, kind: Kind, columns: Columns | None = None) -> Step:
     return Step(source, output, kind, *stamp(raw / source), columns or {})
+
+
+def _copy(raw: Path, name: str, finder: PathFinder) -> Step:
+    moved = finder.find((raw / name).read_bytes()) if is_text(name) else None
+    warning = "" if moved is None else f"is copied as it is, and names {moved[0]}, which is {moved[1]} in OUT"
+    return replace(_step(raw, name, name, "copy"), warning=warning)
 
 
 def stamp(path: Path) -> tuple[int, int]:

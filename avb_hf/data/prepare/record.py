@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,12 @@ from avb_hf import __version__
 from avb_hf.data.prepare.arguments import PrepareArguments
 from avb_hf.data.prepare.plan import RECORD, Step
 from avb_hf.data.problems import raise_together
+from avb_hf.whole_files import is_draft, sync, whole_file
 
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 PACKAGES = ("numpy", "soundfile", "librosa", "soxr", "scipy")
-_UNFINISHED = re.compile(r"\..+\.\d+\.part")
 
 
 def begin(raw: Path, out: Path, steps: Sequence[Step], args: PrepareArguments) -> Record:
@@ -56,9 +54,8 @@ def begin(raw: Path, out: Path, steps: Sequence[Step], args: PrepareArguments) -
     for name, entry in known.items():
         if name not in kept and _is_made(entry):
             (out / name).unlink(missing_ok=True)
-    for path in out.rglob("*.part"):
-        if _UNFINISHED.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for path in filter(is_draft, out.rglob("*")):
+        path.unlink(missing_ok=True)
     versions = {"avb_hf": __version__, "python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}
     if kept and before and before["versions"] != versions:
         logger.warning("%s was begun with other versions: %s, now %s", out, before["versions"], versions)
@@ -68,21 +65,18 @@ def begin(raw: Path, out: Path, steps: Sequence[Step], args: PrepareArguments) -
     return record
 
 
-def save(out: Path, record: Record) -> None:
-    """Write the record, wholly or not at all."""
+def save(out: Path, record: Record, made: Sequence[str] = ()) -> None:
+    """Write the record, wholly or not at all, once all that it names is on the disk.
+
+    Args:
+        out: The folder for the prepared clips.
+        record: The record.
+        made: Paths below `out` of the files that were made since it was last written.
+    """
+    files = [out / name for name in made]
+    sync({*files, *(path.parent for path in files)})
     with whole_file(out / RECORD) as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; the file gets its name once the block ends without an error."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _load(out: Path) -> Record | None:
@@ -97,7 +91,7 @@ def _load(out: Path) -> Record | None:
 
 
 def _require_empty(out: Path) -> None:
-    names = [path.name for path in out.iterdir() if not _UNFINISHED.fullmatch(path.name)] if out.exists() else []
+    names = [path.name for path in out.iterdir() if not is_draft(path)] if out.exists() else []
     if names:
         raise ValueError(f"OUT {out} has no {RECORD} and is not empty: {sorted(names)[:10]}; choose another one")
 

@@ -21,7 +21,7 @@ class PrepareReport:
         skipped: Number of clips that were there already.
         other_files: Number of files that are no clips.
         bad: Reason why there is no clip, by the recording's path below RAW.
-        warnings: What is remarkable about a clip that was made, likewise.
+        warnings: What is remarkable about a file that was made, likewise.
         hours: Length of all clips in OUT, in hours.
         seconds: Time that this call took, in seconds.
     """
@@ -36,7 +36,7 @@ class PrepareReport:
     seconds: float
 
     def describe(self) -> str:
-        """Return the report as lines of text, with at most 20 bad and 20 remarkable recordings."""
+        """Return the report as lines of text, with at most 20 bad and 20 remarkable files."""
         lines = _list("warning", self.warnings) + _list("bad", self.bad)
         lines.append(
             f"{self.prepared} clips prepared, {self.skipped} already there, {len(self.bad)} bad, {self.hours:.2f} h, "
@@ -45,7 +45,7 @@ class PrepareReport:
         if self.bad:
             total = self.prepared + self.skipped + len(self.bad)
             lines.append(f"{len(self.bad)} of {total} clips are missing in {self.out}; {RECORD} there names them all")
-        return "\n".join(lines)
+        return "\n".join(lines).encode(errors="backslashreplace").decode()  # a file's name need not be text
 
 
 def make_report(out: Path, record: Mapping[str, Any], made: set[str], seconds: float) -> PrepareReport:

@@ -23,11 +23,12 @@ from tqdm.auto import tqdm
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, AudioFileError, load_clip
 from avb_hf.data.prepare.arguments import PrepareArguments
-from avb_hf.data.prepare.path_tables import write_with
+from avb_hf.data.prepare.path_tables import followed, write_with
 from avb_hf.data.prepare.plan import Step, make_plan, stamp
-from avb_hf.data.prepare.record import begin, save, whole_file
+from avb_hf.data.prepare.record import begin, save
 from avb_hf.data.prepare.report import PrepareReport, make_report
 from avb_hf.tasks import check_choice
+from avb_hf.whole_files import whole_file
 
 _SAVE_EVERY = 10.0  # seconds; what was made since is made again after a kill
 _NO_LIMIT = 1e6  # seconds
@@ -63,21 +64,23 @@ def prepare(raw: str | Path, out: str | Path, args: PrepareArguments | None = No
     started = saved = time.monotonic()
     args = args or PrepareArguments()
     check_choice("subtype", args.subtype, tuple(SUBTYPES))
-    raw, out = Path(raw).resolve(), Path(out).resolve()
+    raw, out = followed(raw), followed(out)
     steps = make_plan(raw, out, args)
     record = begin(raw, out, steps, args)
     missing = [step for step in steps if record["files"][step.output]["result"] is None]
     bar = tqdm(total=len(missing), desc="preparing", unit="file", disable=None)
+    made: list[str] = []
     try:
         with bar, closing(_make_all(missing, raw, out, args)) as results:
             for output, result in results:
                 record["files"][output]["result"] = result
+                made += [output] * ("error" not in result)
                 bar.update()
                 if time.monotonic() - saved > _SAVE_EVERY:
-                    save(out, record)
-                    saved = time.monotonic()
+                    save(out, record, made)
+                    made, saved = [], time.monotonic()
     finally:
-        save(out, record)
+        save(out, record, made)
     return make_report(out, record, {step.output for step in missing}, time.monotonic() - started)
 
 
@@ -130,11 +133,11 @@ def _make(step: Step, raw: Path, out: Path, args: PrepareArguments) -> dict[str,
     source, target = raw / step.source, out / step.output
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole_file(target) as unfinished:
-            facts = MAKERS[step.kind](source, unfinished, step, args)
+        with whole_file(target, durable=False) as draft:  # `save` waits for many of them at once
+            facts = MAKERS[step.kind](source, draft, step, args)
             if stamp(source) != (step.bytes, step.mtime_ns):
                 raise AudioFileError(step.source, source, "was changed while it was read")
-            return {"size": unfinished.stat().st_size} | facts
+            return {"size": draft.stat().st_size} | facts
     except AudioFileError as error:
         return {"error": error.reason}
 
@@ -157,7 +160,7 @@ def _make_clip(source: Path, target: Path, step: Step, args: PrepareArguments) -
 
 def _make_copy(source: Path, target: Path, step: Step, args: PrepareArguments) -> dict[str, Any]:
     shutil.copyfile(source, target)
-    return {}
+    return {"warning": step.warning} if step.warning else {}
 
 
 def _make_table(source: Path, target: Path, step: Step, args: PrepareArguments) -> dict[str, Any]:

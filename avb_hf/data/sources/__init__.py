@@ -1,5 +1,8 @@
 """Where clips and labels come from: a module a source, with `infer_task(args)`, `list_clips(task, args, findings)`."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from datasets import DatasetDict
@@ -60,7 +63,8 @@ def load_corpus(task: TaskSpec, args: DataArguments, skipped: list[Finding] | No
         ValueError: If the corpus cannot be used, or a flag belongs to another source.
     """
     findings: list[Finding] = []
-    splits = make_splits(list_clips(task, args, findings), task, args, findings, skipped)
+    with _uncollected():
+        splits = make_splits(list_clips(task, args, findings), task, args, findings, skipped)
     return subsample(splits, args.max_train_samples, args.max_eval_samples, args.split_seed)
 
 
@@ -68,6 +72,18 @@ def splits_were_drawn(args: DataArguments) -> bool:
     """Whether the corpus has no split of its own, so that the run must write down the one that was drawn."""
     draws = {"emogator": emogator.draws_split, "manifest": manifest.draws_split}
     return args.source in draws and draws[args.source](args)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the garbage collector, which would walk more and more rows again and again; there are no cycles in them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _check_flags(args: DataArguments) -> None:

@@ -1,5 +1,6 @@
 """The challenge's own layout: `labels/<task>_info.csv` and `audio/*/<id>.<ext>`."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.findings import Finding
 from avb_hf.data.listing import Clip, Listing
-from avb_hf.data.locations import corpus_folder, is_inside
+from avb_hf.data.locations import LinkFollower, corpus_folder
 from avb_hf.data.tables import (
     Row,
     Table,
@@ -81,6 +82,7 @@ def _find_clips(table: Table, task: TaskSpec, folder: Path, findings: list[Findi
     if len(speaker_columns) > 1:
         raise refuse_table(table.path, f"one speaker column at most, got {speaker_columns}", "wrong_columns")
     index = _index_audio(folder)
+    links = LinkFollower()
     clips: list[Clip] = []
     others: list[Path] = []
     for row in table.rows:
@@ -100,27 +102,38 @@ def _find_clips(table: Table, task: TaskSpec, folder: Path, findings: list[Findi
         others += paths[1:]
         findings += [
             Finding(kind, message, file_id, place=row.place)
-            for kind, message in _check_row(row, paths, folder, speaker)
+            for kind, message in _check_row(row, paths, folder, speaker, links)
         ]
     return Listing(clips, table.path, folder=folder / "audio", others=tuple(others))
 
 
 def _index_audio(folder: Path) -> dict[str, list[Path]]:
     index = defaultdict(list)
-    for path in sorted((folder / "audio").glob("*/*")):
-        if not path.name.startswith(".") and path.is_file():
+    for parent in sorted(path for path in (folder / "audio").glob("*") if path.is_dir()):
+        with os.scandir(parent) as entries:  # it knows without a further call which entries are files
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry))
+        for path in map(parent.joinpath, names):
             index[path.stem].append(path)
     return index
 
 
-def _check_row(row: Row, paths: list[Path], folder: Path, speaker: str | None) -> Iterator[tuple[str, str]]:
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # such as a link to itself: let the audio's inspection tell
+        return True
+
+
+def _check_row(
+    row: Row, paths: list[Path], folder: Path, speaker: str | None, links: LinkFollower
+) -> Iterator[tuple[str, str]]:
     try:
         check_choice("Split", row.cells["Split"], tuple(SPLIT_VALUES))
     except ValueError as error:
         yield "unknown_split", str(error)
     if len(paths) > 1:
         yield "ambiguous_audio", f"has more than one audio file: {', '.join(map(str, paths))}"
-    if not is_inside(paths[0], folder):
+    if not links.is_inside(paths[0], folder):
         yield "escaping_path", f"{paths[0]} leads out of the data folder {folder}"
     if speaker is not None and not speaker.strip():
         yield "bad_row", "the cell of the speaker is empty"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 from pathlib import Path
 
 from avb_hf.data.arguments import DataArguments
@@ -12,6 +11,7 @@ from avb_hf.data.demo_corpus import VERSION, write_demo_corpus
 from avb_hf.data.findings import Finding
 from avb_hf.data.listing import Listing
 from avb_hf.data.sources import avb
+from avb_hf.data.user_cache import cache_folder
 from avb_hf.tasks import TASKS, TaskSpec, load_task
 
 logger = logging.getLogger(__name__)
@@ -48,5 +48,4 @@ def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> 
 
 def corpus_folder() -> Path:
     """Return where the demo corpus lies in the user's cache; the name tells its design and seed."""
-    cache = os.environ.get("AVB_HF_CACHE") or Path.home() / ".cache" / "avb_hf"
-    return Path(cache).expanduser() / f"demo-corpus-v{VERSION}-seed{SEED}"
+    return cache_folder() / f"demo-corpus-v{VERSION}-seed{SEED}"

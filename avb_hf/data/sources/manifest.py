@@ -7,7 +7,7 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.data.findings import Finding
 from avb_hf.data.labels import is_missing
 from avb_hf.data.listing import Clip, Listing
-from avb_hf.data.locations import corpus_folder, is_inside
+from avb_hf.data.locations import LinkFollower, corpus_folder
 from avb_hf.data.splits import draw_by_class, draw_by_group, parse_split
 from avb_hf.data.tables import Row, Table, read_table, refuse_table, rename_columns, require_columns
 from avb_hf.tasks import TaskSpec, load_task, task_from_mapping
@@ -71,9 +71,9 @@ def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> 
     require_columns(table, [column for column in named if column is not None])
     splits = _draw_splits(table, task, args) if draws_split(args) else _read_splits(table, args, findings)
     folder = table.path.parent if args.data_dir is None else corpus_folder(args)
-    clips = []
+    clips, links = [], LinkFollower()
     for row, split in zip(table.rows, splits, strict=True):
-        problem = _check_row(row, args, folder)
+        problem = _check_row(row, args, folder, links)
         if problem is None:
             clips.append(_make_clip(row, split, task, args, folder))
         else:
@@ -152,14 +152,17 @@ def _draw_splits(table: Table, task: TaskSpec, args: DataArguments) -> list[str]
     return draw_by_class(classes, args.split_seed)
 
 
-def _check_row(row: Row, args: DataArguments, folder: Path) -> Finding | None:
+def _check_row(row: Row, args: DataArguments, folder: Path, links: LinkFollower) -> Finding | None:
     for column in (args.path_column, args.id_column, args.speaker_column):
         if column is not None and not row.cells[column].strip():
             return Finding("bad_row", f"{column} is empty", place=row.place)
+    file_id = row.cells[args.id_column or args.path_column]
     path = Path(row.cells[args.path_column])
-    if not path.is_absolute() and not is_inside(folder / path, folder):
+    if "\0" in str(path):
+        return Finding("bad_row", f"{args.path_column} holds a NUL, which no path does", file_id, place=row.place)
+    if not path.is_absolute() and not links.is_inside(folder / path, folder):
         message = f"{folder / path} leads out of the data folder {folder}"
-        return Finding("escaping_path", message, row.cells[args.id_column or args.path_column], place=row.place)
+        return Finding("escaping_path", message, file_id, place=row.place)
     return None
 
 

@@ -110,6 +110,16 @@ def test_rows_without_a_recording_are_named(raw, tmp_path):
         call(raw, tmp_path / "out", raw / "clips.csv")
 
 
+@pytest.mark.parametrize("cell", ["b/a\0.wav", "a\0/b.flac", "loop.wav/one.flac", "x" * 300 + ".flac"])
+def test_a_path_that_no_file_can_have_is_named(raw, tmp_path, cell):
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "clips.csv").write_text(f"path\nraw/one.flac\n{cell}\n")
+    with pytest.raises(ValueError, match=r"clips\.csv, line 3: no audio file"):
+        call(raw, tmp_path / "out", tmp_path / "clips.csv")
+    (raw / "other.csv").write_text(f"file\n{cell}\n")
+    assert call(raw, tmp_path / "out").bad == {}
+
+
 def test_a_file_id_column_that_was_not_named_is_not_overwritten(raw, tmp_path):
     (raw / "clips.csv").write_text("path,File_ID\none.flac,a\n")
     with pytest.raises(ValueError, match="--id_column File_ID"):

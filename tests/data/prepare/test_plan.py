@@ -57,6 +57,24 @@ def test_links_that_lead_out_or_nowhere_or_to_folders_are_refused(raw, tmp_path,
         prepare(raw, tmp_path / "out", ARGS)
 
 
+def test_links_to_themselves_are_named(raw, tmp_path):
+    (raw / "loop.wav").symlink_to("loop.wav")
+    with pytest.raises(ValueError, match=r"must hold the files themselves: 1 problem\n  .*raw/loop\.wav is no file"):
+        prepare(raw, tmp_path / "out", ARGS)
+    with pytest.raises(ValueError, match=r"RAW .*loop\.wav is not a folder"):
+        prepare(raw / "loop.wav", tmp_path / "out", ARGS)
+    (raw / "loop.wav").rename(tmp_path / "loop.wav")
+    args = PrepareArguments(num_workers=1, manifest=[str(tmp_path / "loop.wav")])
+    with pytest.raises(ValueError, match=r"loop\.wav"):
+        prepare(raw, tmp_path / "out", args)
+
+
+def test_a_name_of_the_greatest_length_is_prepared(raw, tmp_path):
+    (raw / "one.flac").rename(raw / f"{'x' * 250}.flac")
+    assert prepare(raw, tmp_path / "out", ARGS).bad == {}
+    assert (tmp_path / "out" / f"{'x' * 250}.wav").is_file()
+
+
 def test_a_link_inside_the_folder_is_a_file_of_its_own(raw, tmp_path):
     (raw / "again.flac").symlink_to(raw / "one.flac")
     prepare(raw, tmp_path / "out", ARGS)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from avb_hf.data.prepare import record as record_module
 from avb_hf.data.prepare import run as run_module
 from avb_hf.data.prepare.arguments import PrepareArguments
 from avb_hf.data.prepare.run import prepare
@@ -67,7 +68,7 @@ def test_a_call_that_stopped_anywhere_ends_like_one_that_did_not(raw, out, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", stop)
-        patch.setattr(run_module, "save", lambda out, record: None)
+        patch.setattr(run_module, "save", lambda out, record, made: None)
         with pytest.raises(KeyboardInterrupt):
             prepare(raw, half, serial())
     assert (half / name).exists() == (when == "after")
@@ -78,10 +79,26 @@ def test_a_call_that_stopped_anywhere_ends_like_one_that_did_not(raw, out, tmp_p
 def test_what_a_killed_call_left_unfinished_is_cleared(raw, out, digests):
     before = digests(out)
     (out / "one.wav").unlink()
-    (out / ".one.wav.123.part").write_bytes(b"RIFF")
-    (out / "mine.part").write_text("kept")
+    (out / f".one.wav.{'0' * 32}.tmp").write_bytes(b"RIFF")
+    (out / "mine.tmp").write_text("kept")
     prepare(raw, out, serial())
-    assert digests(out) == before | {"mine.part": digests(out)["mine.part"]}
+    assert digests(out) == before | {"mine.tmp": digests(out)["mine.tmp"]}
+
+
+def test_nothing_is_recorded_before_it_is_on_the_disk(raw, tmp_path, monkeypatch):
+    out, synced = tmp_path / "out", set()
+
+    def check(out, record, made):
+        save(out, record, made)
+        named = {out / name for name, entry in record["files"].items() if entry["result"] is not None}
+        assert named | {path.parent for path in named} == synced
+
+    save = run_module.save
+    monkeypatch.setattr(record_module, "sync", lambda paths: synced.update(paths))
+    monkeypatch.setattr(run_module, "save", check)
+    monkeypatch.setattr(run_module, "_SAVE_EVERY", 0)
+    prepare(raw, out, serial())
+    assert out / "b" / "two.wav" in synced
 
 
 def test_other_settings_are_refused_and_shown(raw, out, digests):

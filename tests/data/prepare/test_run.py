@@ -1,6 +1,7 @@
 """What the prepared clips are, against soundfile and soxr alone."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -142,6 +143,11 @@ def test_bad_recordings_are_listed_and_leave_no_file(raw, tmp_path, digests):
     assert made | {"prepare.json": ""} == good | {"prepare.json": ""}
     files = json.loads((tmp_path / "out" / "prepare.json").read_text())["files"]
     assert {entry["source"] for entry in files.values() if "error" in entry["result"]} == bad
+
+
+def test_a_bad_recording_whose_name_is_no_text_is_listed(raw, tmp_path):
+    (raw / os.fsdecode(b"\xe9.mp3")).write_text("no audio")
+    assert r"bad: \udce9.mp3: cannot be decoded" in prepare(raw, tmp_path / "out", serial()).describe()
 
 
 def test_a_recording_that_was_mended_is_prepared_by_the_next_call(raw, tmp_path):

@@ -199,6 +199,14 @@ def test_a_link_out_of_the_folder_is_an_error(corpus, tmp_path_factory):
         load(corpus, TASKS["two"])
 
 
+def test_a_link_to_itself_is_an_error_of_its_row(corpus):
+    write_table(corpus, TASKS["two"], rows_of(TASKS["two"]))
+    (corpus / "audio" / "wav" / "00001.wav").unlink()
+    (corpus / "audio" / "wav" / "00001.wav").symlink_to("00001.wav")
+    with pytest.raises(ValueError, match=r"two_info.csv, line 3, File_ID 00001 .*Too many levels of symbolic links"):
+        load(corpus, TASKS["two"])
+
+
 def test_what_the_flags_must_say(corpus):
     with pytest.raises(ValueError, match=r"needs --task, one of \['high', 'two', 'culture', 'type'\]"):
         infer_task(DataArguments(source="avb"))

@@ -27,6 +27,13 @@ def write_split(folder, *lines):
     (folder / "split.csv").write_text("\n".join(["contributor,split", *lines]) + "\n")
 
 
+def test_a_link_to_itself_is_an_error_that_names_it(tmp_path):
+    write_clips(tmp_path)
+    (tmp_path / "000001-05-1.wav").symlink_to("000001-05-1.wav")
+    with pytest.raises(ValueError, match=r"File_ID 000001-05-1 .*Too many levels of symbolic links"):
+        load_corpus(TASK, arguments(tmp_path))
+
+
 @pytest.mark.parametrize("below", ["data/mp3", ".", "else/where"])
 def test_clips_are_found_by_name_and_split_by_the_file(tmp_path, below):
     write_clips(tmp_path / below)

@@ -153,6 +153,10 @@ def test_paths_are_relative_to_the_data_folder_else_to_the_manifest_or_absolute(
         ("path", "../../etc/passwd", "line 3, File_ID 001: .*leads out of the data folder"),
         ("path", "", "line 3: path is empty"),
         ("path", "clips/gone.wav", "line 3, File_ID 001 .*the file is missing"),
+        ("path", "clips/a\0.wav", "line 3, File_ID 001: path holds a NUL"),
+        ("path", f"clips/{'x' * 300}.wav", "line 3, File_ID 001 .*File name too long"),
+        ("path", "clips/loop.wav", "line 3, File_ID 001 .*Too many levels of symbolic links"),
+        ("path", "clips/loop.wav/1.wav", "line 3, File_ID 001 .*Too many levels of symbolic links"),
         (
             "path",
             "./clips/006.wav",
@@ -165,7 +169,8 @@ def test_paths_are_relative_to_the_data_folder_else_to_the_manifest_or_absolute(
         ("joy", 9, r"line 3, File_ID 001: label joy = 9 is outside label_range \[-2, 2\] \(--label_range\)"),
     ],
 )
-def test_each_planted_defect_gives_its_error(frame, arguments, column, value, message):
+def test_each_planted_defect_gives_its_error(frame, arguments, tmp_path, column, value, message):
+    (tmp_path / "clips" / "loop.wav").symlink_to("loop.wav")
     frame.loc[1, column] = value
     args = arguments(
         frame, label_columns=["joy"], label_range=[-2, 2], id_column="id", split_column="part", speaker_column="who"

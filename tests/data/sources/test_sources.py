@@ -1,3 +1,4 @@
+import gc
 from typing import get_args
 
 import pytest
@@ -23,3 +24,15 @@ def test_a_flag_of_another_source_is_an_error(flag):
     for call in (lambda: infer_task(args), lambda: load_corpus(TASKS["high"], args)):
         with pytest.raises(ValueError, match=f"--{flag} belongs to --source"):
             call()
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(corpus_dir, tmp_path, is_enabled):
+    try:
+        (gc.enable if is_enabled else gc.disable)()
+        load_corpus(TASKS["high"], DataArguments(data_dir=str(corpus_dir)))
+        with pytest.raises(ValueError, match="does not exist"):
+            load_corpus(TASKS["high"], DataArguments(data_dir=str(tmp_path)))
+        assert gc.isenabled() == is_enabled
+    finally:
+        gc.enable()
