@@ -45,7 +45,8 @@ def break_torchcodec(folder, marker):
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: torchcodec\nVersion: 0.17.0\n")
 
 
-@pytest.mark.parametrize("torchcodec", ["broken", pytest.param("absent", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("torchcodec", ["broken", "absent"])
 def test_a_run_needs_neither_network_nor_torchcodec(torchcodec, corpus_dir, tiny_backbone_dir, tmp_path):
     break_torchcodec(tmp_path / "site", tmp_path / "touched")
     data = ["--data_dir", str(corpus_dir), "--task", "two", "--model_name_or_path"]
