@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, AudioHeader
+from avb_hf.data.classes import ClassCounts, count_classes, find_odd_classes
 from avb_hf.data.clips import count
 from avb_hf.data.findings import KINDS, CorpusError, Finding, raise_errors
 from avb_hf.data.inspection import ClipAudio, inspect_audio
@@ -27,10 +28,12 @@ class Examination(NamedTuple):
     Attributes:
         labels: Labels by File_ID.
         audio: What each clip's file holds, in the listing's order.
+        classes: Number of clips by split and class, as `count_classes` tells.
     """
 
     labels: dict[str, Labels]
     audio: list[ClipAudio]
+    classes: ClassCounts
 
 
 class _Row(NamedTuple):
@@ -61,9 +64,11 @@ def examine(
     """
     check_rows(listing, findings)
     labels = read_labels(listing, task, args, findings)
+    classes = count_classes(listing.clips, labels, task)
+    findings += find_odd_classes(classes)
     audio = inspect_audio(listing.clips, args, decoded, num_workers, use_index)
     findings += [finding for held in audio for finding in held.findings]
-    return Examination(labels, audio)
+    return Examination(labels, audio, classes)
 
 
 def make_splits(
@@ -90,7 +95,7 @@ def make_splits(
         CorpusError: If anything found is an error, or too many clips would be left out.
     """
     decoded = args.on_bad_audio == "skip"
-    labels, audio = examine(listing, task, args, findings, decoded, use_index=not decoded)
+    labels, audio, _ = examine(listing, task, args, findings, decoded, use_index=not decoded)
     left_out = _take_bad_clips(listing, task, args, findings)
     raise_errors(findings, str(listing.where))
     for finding in findings:
@@ -120,17 +125,34 @@ def _take_bad_clips(listing: Listing, task: TaskSpec, args: DataArguments, findi
     needed = {clip.file_id for clip in listing.clips if clip.split == "test" and task.submission_name is not None}
     if any(finding.file_id in needed for finding in bad):
         raise_errors(findings, f"{listing.where}: clips of a contest's test split are never left out")
-    share = len(bad) / max(len(listing.clips), 1)
+    names = {finding.file_id for finding in bad}
+    share = len(names) / max(_count_rows(listing, findings), 1)
     if share > args.max_bad_audio:
         limit = f"more than --max_bad_audio {args.max_bad_audio:g} allows to leave out"
-        raise CorpusError(bad, f"{listing.where}: {share:.2%} of the clips have audio that cannot be used, {limit}")
-    names = {finding.file_id for finding in bad}
+        _refuse(f"{listing.where}: {share:.2%} of the clips have audio that cannot be used, {limit}", findings)
     for split in SPLITS:
         part = {clip.file_id for clip in listing.clips if clip.split == split}
         if part and part <= names:
-            raise CorpusError(bad, f"{listing.where}: --on_bad_audio skip would leave no clip in the {split} split")
+            _refuse(f"{listing.where}: --on_bad_audio skip would leave no clip in the {split} split", findings)
     findings[:] = [finding for finding in findings if not KINDS[finding.kind].skippable]
     return bad
+
+
+def _count_rows(listing: Listing, findings: Sequence[Finding]) -> int:
+    """Count the clips of a table, those included whose row was refused and is in no listing."""
+    rows = {clip.place or clip.file_id for clip in listing.clips}
+    return len(rows | {finding.place for finding in findings if finding.place is not None})
+
+
+def _refuse(heading: str, findings: Sequence[Finding]) -> NoReturn:
+    """Raise all errors: those of bad audio, and those that could not be left out anyway."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    bad = [finding for finding in errors if KINDS[finding.kind].skippable]
+    others = [finding for finding in errors if not KINDS[finding.kind].skippable]
+    if others:
+        heading += f"; {len(others)} other problems cannot be left out"
+    # The list is cut off: the fewer come first, so that some of both are seen.
+    raise CorpusError(bad + others if len(bad) <= len(others) else others + bad, heading)
 
 
 def _make_dataset(rows: Sequence[_Row], task: TaskSpec, args: DataArguments) -> Dataset:

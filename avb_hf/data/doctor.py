@@ -35,7 +35,8 @@ class Diagnosis:
         where: The table or folder that names the clips; None if the scan did not come so far.
         task: Name of the task; None likewise.
         splits: For each split `clips`, `hours`, and how many clips have each of `sampling_rates` (Hz), `channels` and
-            `formats` (libsndfile's words); all but `clips` count files whose header can be read.
+            `formats` (libsndfile's words), which count files whose header can be read; for a classification, where the
+            split has labels, also how many clips have each of `classes`.
         findings: All that is wrong.
         searched: The folder that was searched for audio files that no row names; None if there is none.
     """
@@ -71,11 +72,14 @@ def diagnose(args: DataArguments, headers_only: bool = False, num_workers: int =
         listing = list_clips(task, args, findings)
     except CorpusError as error:
         return Diagnosis(None, args.task, {}, [*findings, *error.findings])
-    audio = examine(listing, task, args, findings, not headers_only, num_workers).audio
+    _, audio, classes = examine(listing, task, args, findings, not headers_only, num_workers)
     findings += find_twins(listing.clips, audio)
     findings += [Finding("orphan_audio", "no row names this file", path=str(path)) for path in find_orphans(listing)]
     searched = None if listing.folder is None else str(listing.folder)
-    return Diagnosis(str(listing.where), task.name, _describe(listing, audio), findings, searched)
+    splits = _describe(listing, audio)
+    for name, numbers in classes.items():
+        splits[name]["classes"] = numbers
+    return Diagnosis(str(listing.where), task.name, splits, findings, searched)
 
 
 def as_text(diagnosis: Diagnosis) -> str:
@@ -85,6 +89,7 @@ def as_text(diagnosis: Diagnosis) -> str:
         rates = ", ".join(f"{rate} Hz" for rate in split["sampling_rates"])
         formats = ", ".join(split["formats"])
         lines.append(f"  {name:<10} {split['clips']:>7} clips {split['hours']:>9.3f} h  {formats}  {rates}")
+    lines += _tabulate_classes(diagnosis)
     if diagnosis.where is not None and diagnosis.searched is None:
         lines.append("not searched for orphan audio: --data_dir names the folder in which every file should have a row")
     for kind in KINDS:
@@ -171,6 +176,17 @@ def _describe(listing: Listing, audio: Sequence[ClipAudio]) -> dict[str, dict[st
         if part:
             described[name or "unknown"] = counts
     return described
+
+
+def _tabulate_classes(diagnosis: Diagnosis) -> Iterator[str]:
+    counts = {name: split["classes"] for name, split in diagnosis.splits.items() if "classes" in split}
+    names = list(next(iter(counts.values()), {}))
+    if not names:
+        return
+    width = max(len(title := "clips by class"), *(len(repr(name)) for name in names))
+    yield f"  {title:<{width}}" + "".join(f" {split:>10}" for split in counts)
+    for name in names:
+        yield f"  {name!r:<{width}}" + "".join(f" {numbers[name]:>10}" for numbers in counts.values())
 
 
 def _list_kind(kind: str, findings: Sequence[Finding]) -> Iterator[str]:

@@ -42,6 +42,7 @@ KINDS: dict[str, Kind] = {
     "label_out_of_range": Kind("error", "a label is outside the task's range"),
     "labels_on_1_9_scale": Kind("error", "nine in ten labels of a column, or more, lie in 1-9 instead of [0, 1]"),
     "unknown_class": Kind("error", "the class is none of the task's"),
+    "too_few_classes": Kind("error", "the column of classes holds fewer than two"),
     "ambiguous_audio": Kind("error", "two audio files have the File_ID as their name"),
     "missing_audio": Kind("error", "there is no such audio file", skippable=True),
     "unreadable_audio": Kind("error", "the file is no audio, or damaged", skippable=True),
@@ -61,6 +62,11 @@ KINDS: dict[str, Kind] = {
     "orphan_audio": Kind("warning", "an audio file of the corpus's folder that no row names"),
     "speaker_in_two_splits": Kind("warning", "one speaker is heard in two splits"),
     "columns_out_of_order": Kind("warning", "label columns stand in another order than the task's; names decide"),
+    "similar_classes": Kind("warning", "names of classes differ only in case or in blanks around them"),
+    "rare_class": Kind("warning", "the class has no clip in a split, or fewer than 3 in the train split"),
+    "classes_as_numbers": Kind(
+        "warning", "the one label column holds up to 10 whole numbers and is read as a regression"
+    ),
     "unusable_test_labels": Kind("warning", "the test split has labels, but some cannot be used: it is not scored"),
 }
 

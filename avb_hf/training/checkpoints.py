@@ -34,9 +34,7 @@ def seal(folder: str | Path, files: Iterable[Path] | None = None) -> None:
     folder = Path(folder)
     paths = _files(folder) if files is None else sorted(files)
     sync(paths)
-    contents = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _digest(path)} for path in paths
-    }
+    contents = {str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _digest(path)} for path in paths}
     write_json(folder / SEAL, contents)
     sync([folder.parent])
 

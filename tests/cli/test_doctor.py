@@ -177,7 +177,7 @@ def test_the_demo_corpus_is_clean(tmp_path, monkeypatch, capsys):
 
 def test_a_manifest(corpus_dir, tmp_path, capsys):
     paths = sorted(str(path.relative_to(corpus_dir)) for path in corpus_dir.rglob("*.wav"))
-    table = pd.DataFrame({"path": [*paths[:-1], "gone.wav"], "who": [f"s{i % 6}" for i in range(36)]})
+    table = pd.DataFrame({"path": [*paths[:-1], "gone.wav"], "who": [f"s{i // 6}" for i in range(36)]})
     table["kind"] = ["sob", "sigh"] * 18
     table.to_csv(tmp_path / "clips.csv", index=False)
     flags = ["--source", "manifest", "--manifest", tmp_path / "clips.csv", "--label_columns", "kind"]
@@ -230,3 +230,12 @@ def test_the_real_clips(emogator_dir, tmp_path, capsys):
             for take in "123"
             if take != twin[-1]
         )
+
+
+def test_a_table_of_one_class_is_an_error_that_is_listed(corpus_dir, tmp_path, capsys):
+    table = pd.DataFrame({"path": sorted(map(str, corpus_dir.rglob("*.wav"))), "kind": "sob"})
+    table.to_csv(tmp_path / "clips.csv", index=False)
+    assert doctor("--source", "manifest", "--manifest", tmp_path / "clips.csv", "--label_columns", "kind") == 1
+    out = capsys.readouterr().out
+    assert "error too_few_classes, 1: " in out
+    assert f"{tmp_path / 'clips.csv'}: column kind holds the classes ['sob']; a classification needs two or more" in out

@@ -145,3 +145,13 @@ def test_emogator_is_prepared_whole(emogator_dir, tmp_path):
     assert (out / "split.csv").read_bytes() == (emogator_dir / "split.csv").read_bytes()
     for clip, recording in list(zip(clips, recordings, strict=True))[::100]:
         assert abs(soundfile.info(clip).duration - soundfile.info(recording).duration) < 0.01
+
+
+def test_a_manifest_that_does_not_exist_is_named(tmp_path, capsys):
+    (tmp_path / "raw").mkdir()
+    soundfile.write(tmp_path / "raw" / "a.flac", np.full(800, 0.1), 16_000)
+    (tmp_path / "raw" / "clips.csv").write_text("path\na.flac\n")  # it would be asked for, if it were looked at first
+    words = ["prepare", str(tmp_path / "raw"), str(tmp_path / "out"), "--manifest", str(tmp_path / "nope.csv")]
+    assert run(words[0], words[1:]) == 2
+    assert f"--manifest: these tables do not exist: 1 problem\n  {tmp_path / 'nope.csv'}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,8 +1,6 @@
 """Each kind of defect is planted alone and all of them together, and found by name with none invented."""
 
 import shutil
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,61 +11,13 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.data.doctor import diagnose
 from avb_hf.data.findings import KINDS, CorpusError
 from avb_hf.data.sources import infer_task, load_corpus
+from avb_hf.tasks import EMOGATOR_CATEGORIES
 
 RATE = 16_000
 
 
 def tone(seconds=0.5, rate=RATE, amplitude=0.5):
     return amplitude * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
-
-
-@dataclass
-class Corpus:
-    """A corpus in the official layout while defects are planted in it.
-
-    Attributes:
-        folder: Where it lies.
-        table: Labels of the task, all text, by File_ID without brackets.
-        lines: What is appended to the label table as it is.
-        flags: How it is read.
-    """
-
-    folder: Path
-    table: pd.DataFrame
-    lines: list[str] = field(default_factory=list)
-    flags: dict = field(default_factory=dict)
-
-    def audio(self, file_id):
-        return self.folder / "audio" / "any" / f"{file_id}.wav"
-
-    def sound(self, file_id, samples, rate=RATE, **kwargs):
-        soundfile.write(self.audio(file_id), samples, rate, format="WAV", **kwargs)
-        return file_id
-
-    def label(self, file_id, column, value):
-        self.table.loc[file_id, column] = value
-        return file_id
-
-    def row(self, name, cells="Train,0.5,0.5"):
-        self.lines.append(f"{name},{cells}{',s' if 'Speaker' in self.table else ''}")
-
-    def findings(self):
-        flags = {"source": "avb", "task": "two", "data_dir": str(self.folder)} | self.flags
-        if flags["source"] == "avb":
-            table = self.table.set_index("[" + self.table.index + "]").rename_axis("File_ID")
-            path = self.folder / "labels" / "two_info.csv"
-            path.write_text(table.to_csv() + "".join(f"{line}\n" for line in self.lines))
-        args = DataArguments(**flags)
-        found = [(finding.kind, finding.file_id) for finding in diagnose(args).findings]
-        assert len(set(found)) == len(found)
-        return args, set(found)
-
-
-@pytest.fixture
-def corpus(corpus_dir, tmp_path):
-    folder = shutil.copytree(corpus_dir, tmp_path / "corpus")
-    table = pd.read_csv(folder / "labels" / "two_info.csv", dtype=str, keep_default_na=False)
-    return Corpus(folder, table.set_index(table.pop("File_ID").str.strip("[]")))
 
 
 def write(path, content=b""):
@@ -165,8 +115,9 @@ def make_manifest(corpus, **columns):
 def make_emogator(corpus, lines):
     corpus.flags |= {"source": "emogator", "task": None, "data_dir": str(corpus.folder / "emogator")}
     write(corpus.folder / "emogator" / "split.csv", "\n".join(["contributor,split", *lines]).encode())
-    for index, path in enumerate(sorted(corpus.folder.rglob("*.wav"))[: 12 * len(lines)]):
-        shutil.copy(path, corpus.folder / "emogator" / f"{index % 3:06d}-{index // 3 + 1:02d}-1.mp3")
+    for index, path in enumerate(sorted(corpus.folder.rglob("*.wav"))[: 18 * len(lines)]):
+        name = f"{index % 3:06d}-{index // 3 % 2 + 1:02d}-{index // 6}.mp3"
+        shutil.copy(path, corpus.folder / "emogator" / name)
 
 
 def two_speakers(corpus):
@@ -185,6 +136,16 @@ def train_on_all(corpus):
 
 def unlisted(corpus):
     make_emogator(corpus, ["000000,train", "000001,val"])
+    task = corpus.folder / "emogator" / "pair.yaml"
+    task.write_text(
+        f"labels: {list(EMOGATOR_CATEGORIES[:2])}\nproblem_type: single_label_classification\nclass_column: category\n"
+    )
+    corpus.flags["task"] = str(task)
+
+
+def classify(corpus, kinds):
+    make_manifest(corpus, kind=kinds, part=["train"] * 24 + ["val"] * 6 + ["test"] * 6)
+    corpus.flags |= {"label_columns": ["kind"], "split_column": "part"}
 
 
 # Defects that leave nothing else to be found, or that other sources have.
@@ -197,6 +158,12 @@ ALONE = {
     "no_clips": lambda corpus: make_emogator(corpus, []),
     "undrawable_split": two_speakers,
     "unknown_class": forget_a_class,
+    "too_few_classes": lambda corpus: classify(corpus, ["sob"] * 36),
+    "similar_classes": lambda corpus: classify(corpus, ["sob", " Sob", "sigh"] * 12),
+    "rare_class": lambda corpus: classify(
+        corpus, ["gasp", "gasp", *["sob", "sigh"] * 14, *["sob", "sigh", "gasp"] * 2]
+    ),
+    "classes_as_numbers": lambda corpus: classify(corpus, ["0", "1"] * 18),
 }
 
 

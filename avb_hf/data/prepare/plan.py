@@ -123,6 +123,8 @@ def _check_folders(raw: Path, out: Path) -> None:
 
 
 def _find_manifests(raw: Path, args: PrepareArguments) -> dict[str, Path]:
+    missing = [name for name in args.manifest or [] if not Path(name).is_file()]
+    raise_together(missing, "--manifest: these tables do not exist")
     paths = [followed(name) for name in args.manifest or []]
     return {path.relative_to(raw).as_posix() if path.is_relative_to(raw) else str(path): path for path in paths}
 

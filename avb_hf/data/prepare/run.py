@@ -24,7 +24,7 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, AudioFileError, load_clip
 from avb_hf.data.prepare.arguments import PrepareArguments
 from avb_hf.data.prepare.path_tables import followed, write_with
-from avb_hf.data.prepare.plan import Step, make_plan, stamp
+from avb_hf.data.prepare.plan import RECORD, Step, make_plan, stamp
 from avb_hf.data.prepare.record import begin, save
 from avb_hf.data.prepare.report import PrepareReport, make_report
 from avb_hf.tasks import check_choice
@@ -66,7 +66,8 @@ def prepare(raw: str | Path, out: str | Path, args: PrepareArguments | None = No
     check_choice("subtype", args.subtype, tuple(SUBTYPES))
     raw, out = followed(raw), followed(out)
     steps = make_plan(raw, out, args)
-    record = begin(raw, out, steps, args)
+    with _goes_on(out / RECORD, out):
+        record = begin(raw, out, steps, args)
     missing = [step for step in steps if record["files"][step.output]["result"] is None]
     bar = tqdm(total=len(missing), desc="preparing", unit="file", disable=None)
     made: list[str] = []
@@ -77,10 +78,12 @@ def prepare(raw: str | Path, out: str | Path, args: PrepareArguments | None = No
                 made += [output] * ("error" not in result)
                 bar.update()
                 if time.monotonic() - saved > _SAVE_EVERY:
-                    save(out, record, made)
+                    with _goes_on(out / RECORD, out):
+                        save(out, record, made)
                     made, saved = [], time.monotonic()
     finally:
-        save(out, record, made)
+        with _goes_on(out / RECORD, out):
+            save(out, record, made)
     return make_report(out, record, {step.output for step in missing}, time.monotonic() - started)
 
 
@@ -102,6 +105,16 @@ def _make_all(
         raise OSError(f"a worker process died, for want of memory? The same call goes on ({error})") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _goes_on(path: Path, out: Path) -> Iterator[None]:
+    """Say of an error of the system, such as a full disk, which file it stopped and that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        kept = f"what is done in OUT {out} is kept, and the same call goes on"
+        raise OSError(f"{path} cannot be made: {error}; {kept}") from error
 
 
 @contextmanager
@@ -131,13 +144,14 @@ def _end_with_parent() -> None:
 
 def _make(step: Step, raw: Path, out: Path, args: PrepareArguments) -> dict[str, Any]:
     source, target = raw / step.source, out / step.output
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole_file(target, durable=False) as draft:  # `save` waits for many of them at once
-            facts = MAKERS[step.kind](source, draft, step, args)
-            if stamp(source) != (step.bytes, step.mtime_ns):
-                raise AudioFileError(step.source, source, "was changed while it was read")
-            return {"size": draft.stat().st_size} | facts
+        with _goes_on(target, out):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(target, durable=False) as draft:  # `save` waits for many of them at once
+                facts = MAKERS[step.kind](source, draft, step, args)
+                if stamp(source) != (step.bytes, step.mtime_ns):
+                    raise AudioFileError(step.source, source, "was changed while it was read")
+                return {"size": draft.stat().st_size} | facts
     except AudioFileError as error:
         return {"error": error.reason}
 

@@ -1,9 +1,11 @@
 """Any CSV, TSV or Parquet table with one clip a row."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from avb_hf.data.arguments import DataArguments
+from avb_hf.data.classes import find_numbered_classes
 from avb_hf.data.findings import Finding
 from avb_hf.data.labels import is_missing
 from avb_hf.data.listing import Clip, Listing
@@ -35,10 +37,7 @@ def infer_task(args: DataArguments) -> TaskSpec:
     table = _read(args, elsewhere)
     require_columns(table, args.label_columns)
     splits = _read_splits(table, args, elsewhere) if args.split_column else ["train"] * len(table.rows)
-    cells = {
-        column: [cell for cell, split in zip(table.column(column), splits, strict=True) if split != "test"]
-        for column in args.label_columns
-    }
+    cells = {column: _rated_cells(table, column, splits) for column in args.label_columns}
     problem_type = args.problem_type or _infer_problem_type(cells, args)
     fields = _class_fields(cells, args) if problem_type == "single_label_classification" else _number_fields(args)
     fields |= {"problem_type": problem_type, "allow_missing": args.allow_missing_labels}
@@ -70,6 +69,7 @@ def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> 
     named = [args.path_column, args.id_column, args.split_column, args.speaker_column, *task.label_columns]
     require_columns(table, [column for column in named if column is not None])
     splits = _draw_splits(table, task, args) if draws_split(args) else _read_splits(table, args, findings)
+    findings += _find_numbered_classes(table, splits, task, args)
     folder = table.path.parent if args.data_dir is None else corpus_folder(args)
     clips, links = [], LinkFollower()
     for row, split in zip(table.rows, splits, strict=True):
@@ -107,6 +107,19 @@ def _infer_problem_type(cells: dict[str, list[str]], args: DataArguments) -> str
     return "single_label_classification" if with_text else "regression"
 
 
+def _rated_cells(table: Table, column: str, splits: Sequence[str | None]) -> list[str]:
+    return [cell for cell, split in zip(table.column(column), splits, strict=True) if split != "test"]
+
+
+def _find_numbered_classes(
+    table: Table, splits: Sequence[str | None], task: TaskSpec, args: DataArguments
+) -> Iterable[Finding]:
+    was_said = any(value is not None for value in (args.task, args.problem_type, args.label_range))
+    if was_said or task.is_classification or len(task.labels) > 1:
+        return ()
+    return find_numbered_classes(task.labels[0], _rated_cells(table, task.labels[0], splits))
+
+
 def _is_number(cell: str) -> bool:
     try:
         float(cell)
@@ -122,6 +135,9 @@ def _class_fields(cells: dict[str, list[str]], args: DataArguments) -> dict[str,
         raise ValueError("--label_range belongs to a regression, the label column holds classes")
     ((column, values),) = cells.items()
     found = sorted({value for value in values if not is_missing(value)})
+    if not args.class_names and len(found) < 2:
+        message = f"column {column} holds the classes {found}; a classification needs two or more"
+        raise refuse_table(Path(str(args.manifest)), message, "too_few_classes")
     return {"labels": args.class_names or found, "class_column": column}
 
 
@@ -161,7 +177,8 @@ def _check_row(row: Row, args: DataArguments, folder: Path, links: LinkFollower)
     if "\0" in str(path):
         return Finding("bad_row", f"{args.path_column} holds a NUL, which no path does", file_id, place=row.place)
     if not path.is_absolute() and not links.is_inside(folder / path, folder):
-        message = f"{folder / path} leads out of the data folder {folder}"
+        remedy = "give --data_dir, the folder that holds all clips, or absolute paths"
+        message = f"{folder / path} leads out of the data folder {folder}; {remedy}"
         return Finding("escaping_path", message, file_id, place=row.place)
     return None
 

@@ -185,7 +185,10 @@ def test_a_full_disk_stops_the_work_and_the_next_call_goes_on(raw, tmp_path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module.wavfile, "write", write_twice_then_fail)
-        with pytest.raises(OSError, match="No space left"):
+        stopped = (
+            f"{tmp_path / 'out'}/.*.wav cannot be made: .*No space left.*; what is done in OUT {tmp_path / 'out'} is"
+        )
+        with pytest.raises(OSError, match=f"{stopped} kept, and the same call goes on"):
             prepare(raw, tmp_path / "out", serial())
     assert set(digests(tmp_path / "out").items()) - set(digests(tmp_path / "reference").items()) == {
         ("prepare.json", digests(tmp_path / "out")["prepare.json"])
@@ -193,6 +196,15 @@ def test_a_full_disk_stops_the_work_and_the_next_call_goes_on(raw, tmp_path, mon
     report = prepare(raw, tmp_path / "out", serial())
     assert (report.prepared, report.skipped) == (1, 2)
     assert digests(tmp_path / "out") == digests(tmp_path / "reference")
+
+
+def test_a_disk_too_full_for_the_record_is_named_too(raw, tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_module, "save", fail)
+    with pytest.raises(OSError, match=r"prepare.json cannot be made: .*No space left.* the same call goes on"):
+        prepare(raw, tmp_path / "out", serial())
 
 
 def test_what_is_done_is_recorded_while_the_work_goes_on(raw, tmp_path, monkeypatch):
