@@ -36,6 +36,7 @@ def flip(content):
 DAMAGES = {"bit": flip, "cut": lambda content: content[:-40], "garbage": lambda content: content[::-1]}
 
 
+@pytest.mark.slow
 def test_damaged_files_of_states_are_made_again(train, digest, cached, small_files, computed, caplog):
     first = digest(train())
     damaged = cached.files()[: len(DAMAGES)]
@@ -51,6 +52,7 @@ def test_damaged_files_of_states_are_made_again(train, digest, cached, small_fil
     assert computed["clips"] == 0
 
 
+@pytest.mark.slow
 def test_a_filling_that_is_killed_goes_on_where_it_was(train, digest, cached, small_files, computed, monkeypatch):
     whole = train("--cache", "off")
     write, calls = StateCache.write, []
@@ -71,6 +73,7 @@ def test_a_filling_that_is_killed_goes_on_where_it_was(train, digest, cached, sm
     assert len(cached.clips()) == cached.clips().total() == CLIPS
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     train, run_flags, cached, states_dir, monkeypatch, capsys, tmp_path
 ):
@@ -86,6 +89,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     assert all(word in message for word in ("--cache_dtype", "AVB_HF_CACHE", "--cache off", str(tmp_path / "full")))
 
 
+@pytest.mark.slow
 def test_the_size_is_told_before_it_is_written(train, states_dir, monkeypatch, caplog):
     write, told = StateCache.write, []
 
@@ -100,6 +104,7 @@ def test_the_size_is_told_before_it_is_written(train, states_dir, monkeypatch, c
     assert all(str(states_dir) in messages[-1] and "are free" in messages[-1] for messages in told)
 
 
+@pytest.mark.slow
 def test_states_that_half_precision_cannot_hold_are_refused(train, cached, monkeypatch, capsys):
     run_frozen = Wav2Vec2ForVocalBurst.run_frozen
 
@@ -113,6 +118,7 @@ def test_states_that_half_precision_cannot_hold_are_refused(train, cached, monke
     assert cached.files() == []
 
 
+@pytest.mark.slow
 def test_filling_is_timed_beside_the_training_loop(train, read_json, monkeypatch):
     write = StateCache.write
 
@@ -132,6 +138,7 @@ class Cut(Exception):
 FOUR_EPOCHS = ["--num_train_epochs", "4", "--save_strategy", "epoch"]
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_exactly_from_states_or_without(
     train, digest, computed, monkeypatch, states_dir, tmp_path, capsys
 ):

@@ -38,11 +38,13 @@ def test_cached_and_live_runs_end_alike(train, digest, read_json, computed, stat
     assert runtimes[1] is None
 
 
+@pytest.mark.slow
 def test_accumulation_and_activation_checkpointing_do_not_disturb_the_cache(train, digest):
     flags = ["--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "2"]
     assert digest(train(*flags, "--gradient_checkpointing")) == digest(train(*flags, "--cache", "off"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_second_run_computes_nothing(train, digest, cached, forbid, workers):
     flags = ["--dataloader_num_workers", workers]
@@ -54,6 +56,7 @@ def test_a_second_run_computes_nothing(train, digest, cached, forbid, workers):
     assert {path: path.stat().st_mtime_ns for path in cached.files()} == before
 
 
+@pytest.mark.slow
 def test_runs_that_freeze_the_same_share_states(train, digest, change_backbone, forbid):
     first = digest(train())
     forbid()
@@ -73,6 +76,7 @@ ANEW = {
 }
 
 
+@pytest.mark.slow
 def test_what_states_depend_on_makes_them_anew(train, computed):
     train(*ONE_STEP)
     for number, flags in enumerate(ANEW.values(), start=2):
@@ -86,6 +90,7 @@ def test_what_states_depend_on_makes_them_anew(train, computed):
 WEIGHTS = {"encoder.layers.0.attention.q_proj.weight": True, "encoder.layers.1.attention.q_proj.weight": False}
 
 
+@pytest.mark.slow
 def test_weights_make_states_anew_where_they_are_frozen(train, change_backbone, computed):
     train(*ONE_STEP)
     for weight, is_frozen in WEIGHTS.items():
@@ -100,6 +105,7 @@ WHISPER = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_other_positions_make_states_anew(train, digest, change_backbone, computed):
     """Whisper's positions are never trained, but each checkpoint brings its own."""
     source = train("--cache", "off", *ONE_STEP, backbone=["--encoder_config", json.dumps(WHISPER)])
@@ -111,6 +117,7 @@ def test_other_positions_make_states_anew(train, digest, change_backbone, comput
     assert digest(kept) == digest(train("--cache", "off", backbone=changed))
 
 
+@pytest.mark.slow
 def test_a_corpus_that_moved_keeps_its_states_but_of_clips_that_changed(train, digest, make_corpus, tmp_path, computed):
     first = train(data_dir=make_corpus(tmp_path / "corpus"))
     moved = (tmp_path / "corpus").rename(tmp_path / "moved")
@@ -123,6 +130,7 @@ def test_a_corpus_that_moved_keeps_its_states_but_of_clips_that_changed(train, d
     assert digest(second) == digest(train("--cache", "off", data_dir=moved))
 
 
+@pytest.mark.slow
 def test_half_precision_takes_half_the_room_and_differs_little(train, cached):
     exact = load_file(train() / "model.safetensors")
     size = sum(cached.sizes())
@@ -132,6 +140,7 @@ def test_half_precision_takes_half_the_room_and_differs_little(train, cached):
         assert 0 < max((half[name] - value).abs().max().item() for name, value in exact.items()) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--freeze", "none", "--freeze_blocks", "0"], ["--dry_run"]], ids=str)
 def test_what_writes_no_states(train, states_dir, flags):
     folder = train(*ONE_STEP, *flags)
@@ -139,6 +148,7 @@ def test_what_writes_no_states(train, states_dir, flags):
     assert (folder / "model.safetensors").exists() == ("--dry_run" not in flags)
 
 
+@pytest.mark.slow
 def test_predicting_alone_writes_no_states(train, states_dir):
     assert (train(only=["--do_predict"]) / "predictions.csv").exists()
     assert not states_dir.exists()

@@ -142,6 +142,7 @@ def test_two_precisions_contradict_each_other(settle):
         settle("fp32", bf16=True)
 
 
+@pytest.mark.slow
 def test_bf16_by_either_flag_is_the_same_run(train, digest, read_json):
     one, two = train("--precision", "bf16"), train("--precision", "auto", "--bf16")
     assert digest(one) == digest(two)
@@ -150,6 +151,7 @@ def test_bf16_by_either_flag_is_the_same_run(train, digest, read_json):
     assert digest(one) != digest(train("--precision", "fp32"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [FASTER, SLOWER], ids=["faster", "slower"])
 def test_the_choice_is_written_down_and_is_that_run(train, digest, read_json, timed, seconds):
     calls = timed(seconds)
@@ -175,6 +177,7 @@ class Cut(Exception):
     """A machine that goes away."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4], ids=["before the first checkpoint", "behind it"])
 def test_a_resume_never_times_again(train, digest, timed, never_timed, monkeypatch, tmp_path, steps):
     whole = train("--precision", "bf16", "--save_strategy", "epoch")
