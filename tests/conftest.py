@@ -82,6 +82,33 @@ def tiny_backbone_dir(tmp_path_factory) -> Path:
     return folder
 
 
+class Cut(Exception):
+    """A machine that goes away."""
+
+
+@pytest.fixture
+def cut_after(monkeypatch):
+    """Give a function that runs a training, as `run()`, until so many of its batches are done, and then cuts it off."""
+
+    def cut(batches, run):
+        from avb_hf.training.trainer import VocalBurstTrainer
+
+        step, done = VocalBurstTrainer.training_step, []
+
+        def until_cut(self, *args, **kwargs):
+            if len(done) == batches:
+                raise Cut
+            done.append(1)
+            return step(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(VocalBurstTrainer, "training_step", until_cut)
+            with pytest.raises(Cut):
+                run()
+
+    return cut
+
+
 def write_corpus(folder: Path, suffix: str = ".wav", rate: int = RATE, channels: int = 1, clips: int = 36) -> Path:
     """Write a corpus in the official layout with labels of all four tasks; half train, a quarter each val and test."""
     from avb_hf.tasks import TASKS

@@ -5,28 +5,12 @@ import json
 import pytest
 
 from avb_hf.cli import run
-from avb_hf.training.trainer import VocalBurstTrainer
-
-
-class Cut(Exception):
-    """A machine that goes away."""
 
 
 @pytest.fixture
-def cut_run(four_epochs, monkeypatch, tmp_path):
+def cut_run(four_epochs, cut_after, tmp_path):
     """A run that was cut off in its third epoch, after two checkpoints."""
-    step, done = VocalBurstTrainer.training_step, []
-
-    def until_cut(self, *args, **kwargs):
-        if len(done) == 7:
-            raise Cut
-        done.append(1)
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(VocalBurstTrainer, "training_step", until_cut)
-        with pytest.raises(Cut):
-            four_epochs("cut")
+    cut_after(7, lambda: four_epochs("cut"))
     assert {path.name for path in (tmp_path / "cut").glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-6"}
     return tmp_path / "cut"
 

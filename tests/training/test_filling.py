@@ -16,7 +16,6 @@ from avb_hf.cli import run
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.training import frozen
 from avb_hf.training.state_cache import StateCache
-from avb_hf.training.trainer import VocalBurstTrainer
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS, SPLITS, SMALL = 36, 3, 4
@@ -131,30 +130,15 @@ def test_filling_is_timed_beside_the_training_loop(train, read_json, monkeypatch
     assert timed["cache_runtime"] > SPLITS * 0.7 > timed["train_runtime"] > 0
 
 
-class Cut(Exception):
-    """A machine that goes away."""
-
-
 FOUR_EPOCHS = ["--num_train_epochs", "4", "--save_strategy", "epoch"]
 
 
 @pytest.mark.slow
 def test_a_run_is_resumed_exactly_from_states_or_without(
-    train, digest, computed, monkeypatch, states_dir, tmp_path, capsys
+    train, digest, computed, cut_after, states_dir, tmp_path, capsys
 ):
     whole = digest(train(*FOUR_EPOCHS))
-    step, done = VocalBurstTrainer.training_step, []
-
-    def until_cut(self, *args, **kwargs):
-        if len(done) == 7:
-            raise Cut
-        done.append(1)
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(VocalBurstTrainer, "training_step", until_cut)
-        with pytest.raises(Cut):
-            train(*FOUR_EPOCHS, folder=tmp_path / "cut")
+    cut_after(7, lambda: train(*FOUR_EPOCHS, folder=tmp_path / "cut"))
     other = Path(shutil.copytree(tmp_path / "cut", tmp_path / "other"))
     resume = [*FOUR_EPOCHS, "--resume", "auto"]
     train(*resume, "--cache_dtype", "float16", code=2, folder=other)

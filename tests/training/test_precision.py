@@ -12,7 +12,6 @@ from avb_hf.model import VocalBurstConfig, Wav2Vec2ForVocalBurst
 from avb_hf.training import precision
 from avb_hf.training.exact import RandomState
 from avb_hf.training.precision import DTYPES, settle_precision, time_steps
-from avb_hf.training.trainer import VocalBurstTrainer
 from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
 FASTER = {"fp32": 1.0, "bf16": 0.5}
@@ -173,27 +172,12 @@ def test_timing_for_real_ends_as_its_choice(train, digest, read_json):
     assert read_json(chosen, "all_results.json")["precision_runtime"] > 0
 
 
-class Cut(Exception):
-    """A machine that goes away."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4], ids=["before the first checkpoint", "behind it"])
-def test_a_resume_never_times_again(train, digest, timed, never_timed, monkeypatch, tmp_path, steps):
+def test_a_resume_never_times_again(train, digest, timed, never_timed, cut_after, tmp_path, steps):
     whole = train("--precision", "bf16", "--save_strategy", "epoch")
     timed(FASTER)
-    step, done = VocalBurstTrainer.training_step, []
-
-    def until_cut(self, *args, **kwargs):
-        if len(done) == steps:
-            raise Cut
-        done.append(1)
-        return step(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(VocalBurstTrainer, "training_step", until_cut)
-        with pytest.raises(Cut):
-            train(*AUTO, "--save_strategy", "epoch", folder=tmp_path / "cut")
+    cut_after(steps, lambda: train(*AUTO, "--save_strategy", "epoch", folder=tmp_path / "cut"))
     assert len(list((tmp_path / "cut").glob("checkpoint-*"))) == steps // 3
     never_timed()
     resumed = train(*AUTO, "--save_strategy", "epoch", "--resume", "auto", folder=tmp_path / "cut")
