@@ -29,9 +29,12 @@ class Quantity:
 
 def measure_scores(model: Wav2Vec2ForVocalBurst, batch: Mapping[str, Tensor]) -> list[Tensor]:
     """Return each clip's scores after the output activation, `(num_labels,)`: probabilities where these are classes."""
-    logits = model(**batch).logits  # (batch, labels)
-    is_classification = model.config.problem_type == "single_label_classification"
-    return list(logits.softmax(dim=-1) if is_classification else logits)
+    return list(scores_of(model(**batch).logits, model.config))
+
+
+def scores_of(logits: Tensor, config: VocalBurstConfig) -> Tensor:
+    """Turn a model's `logits` into scores of the same shape: probabilities where labels are classes."""
+    return logits.softmax(dim=-1) if config.problem_type == "single_label_classification" else logits
 
 
 def measure_states(model: Wav2Vec2ForVocalBurst, batch: Mapping[str, Tensor]) -> list[Tensor]:

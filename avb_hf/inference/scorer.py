@@ -15,13 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, AudioFileError, load_clip
 from avb_hf.inference.clip_list import ClipList
 from avb_hf.inference.predict_arguments import PredictArguments
-from avb_hf.inference.quantities import measure_scores
+from avb_hf.inference.quantities import scores_of
 from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
 from avb_hf.model.loading_vocal_burst import read_model_type
 
@@ -110,16 +112,28 @@ class Scorer:
     def running(self, precision: str) -> Iterator[None]:
         """Let `run` compute without gradients, and the backbone in bfloat16 if `precision` is `bf16`.
 
-        Weights are cast once while this lasts, so it should not be entered for every batch.
+        Weights are cast, and what they are computed from is computed, once while this lasts, so it should not be
+        entered for every batch.
         """
         reduced = torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-        with torch.inference_mode(), reduced:
+        with torch.inference_mode(), reduced, parametrize.cached():
             yield
 
     def run(self, inputs: BatchFeature) -> Tensor:
         """Score a prepared batch: `(clips, labels)`, float32, probabilities where the labels are classes."""
         on_device = {name: tensor.to(self.model.device, non_blocking=True) for name, tensor in inputs.items()}
-        return torch.stack(measure_scores(self.model, on_device)).float().cpu()
+        on_cpu = self.model.device.type == "cpu"
+        logits = self._run_clips_alone(**on_device) if on_cpu else self.model(**on_device).logits
+        return scores_of(logits, self.config).float().cpu()
+
+    def _run_clips_alone(self, input_values: Tensor, attention_mask: Tensor) -> Tensor:
+        """Run the backbone clip by clip, since padding costs a CPU more than a batch gains it, and the head at once."""
+        lengths = attention_mask.sum(dim=1)
+        clips = zip(input_values, lengths, strict=True)
+        parts = [self.model.encoder(clip[None, :length], length[None]) for clip, length in clips]
+        states = pad_sequence([states[0] for states, _ in parts], batch_first=True)
+        with torch.autocast("cpu", enabled=False):
+            return self.model.score_states(states, torch.cat([num_frames for _, num_frames in parts]))
 
     def score(self, batch: LoadedBatch) -> ScoredBatch:
         """Score what can be scored of a loaded batch."""

@@ -6,6 +6,8 @@ Each is transformers' own model with its own parameter names, run in steps that 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +16,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .configuration_vocal_burst import SAMPLING_RATE, WHISPER_HOP, VocalBurstConfig
+from .dropout_vocal_burst import use_thrifty_dropout
 from .log_mel_vocal_burst import log_mel
 from .losses_vocal_burst import at_least_float32
 from .pooling_vocal_burst import frame_mask
@@ -49,6 +52,21 @@ def _may_be_padded(input_values: Tensor, num_samples: Tensor) -> bool:
     return int(num_samples.min()) < input_values.shape[1]
 
 
+def _half_precision_norms(hidden: Tensor) -> AbstractContextManager:
+    """On a CPU, norms take half precision as it is; autocast would bring all features to float32 and back."""
+    return torch.autocast("cpu", enabled=False) if hidden.device.type == "cpu" else nullcontext()
+
+
+def _norm_and_activate(layer: nn.Module, hidden: Tensor, num_frames: Tensor | None) -> Tensor:
+    """Do what follows a layer's convolution; a group norm is masked where valid frames are given."""
+    norm = getattr(layer, "layer_norm", None)
+    if isinstance(norm, nn.LayerNorm):
+        hidden = norm(hidden.transpose(1, 2)).transpose(1, 2)
+    elif norm is not None:
+        hidden = norm(hidden) if num_frames is None else masked_group_norm(hidden, num_frames, norm)
+    return layer.activation(hidden)
+
+
 class ConvolutionalEncoder:
     """The wav2vec2 family: strided convolutions over the waveform, then transformer blocks.
 
@@ -62,6 +80,7 @@ class ConvolutionalEncoder:
         self.use_masked_group_norm = use_masked_group_norm
         if config.do_stable_layer_norm:
             self.encoder.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
+        use_thrifty_dropout(self)
         self._no_split_modules = _uncut_classes(self, self.encoder.layers)
 
     @classmethod
@@ -82,13 +101,10 @@ class ConvolutionalEncoder:
         hidden = input_values.to(self.dtype)[:, None]  # (batch, 1, samples)
         masks_norm = self.use_masked_group_norm and _may_be_padded(input_values, num_samples)
         for layer in self.feature_extractor.conv_layers:
-            norm = getattr(layer, "layer_norm", None)
-            if masks_norm and isinstance(norm, nn.GroupNorm):
-                hidden = layer.conv(hidden)
-                num_frames = (num_samples - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
-                hidden = layer.activation(masked_group_norm(hidden, num_frames, norm))
-            else:
-                hidden = layer(hidden)
+            hidden = layer.conv(hidden)
+            num_frames = (num_samples - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
+            with _half_precision_norms(hidden):
+                hidden = _norm_and_activate(layer, hidden, num_frames if masks_norm else None)
         return hidden.transpose(1, 2), self._get_feat_extract_output_lengths(num_samples)
 
     def blocks(self, hidden: Tensor, num_frames: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
