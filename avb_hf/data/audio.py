@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ def check_header(header: AudioHeader, path: str | Path, file_id: str, args: Data
         raise AudioFileError(file_id, path, reason, "too_long")
     if not header.num_frames:
         raise AudioFileError(file_id, path, "is empty: it has a header and 0 samples", "empty_audio")
-    _check_length(int(np.ceil(header.duration * SAMPLING_RATE)), path, file_id, SAMPLING_RATE, min_samples)
+    _check_length(math.ceil(header.duration * SAMPLING_RATE), path, file_id, SAMPLING_RATE, min_samples)
 
 
 def decode(path: str | Path, file_id: str, args: DataArguments) -> tuple[AudioHeader, np.ndarray]:

@@ -2,10 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 
 from avb_hf.data.findings import Finding
-from avb_hf.data.labels import MISSING_CLASS, Labels, is_missing
+from avb_hf.data.labels import MISSING_CLASS, is_missing
 from avb_hf.data.listing import Clip
 from avb_hf.data.splits import SPLITS
 from avb_hf.tasks import TaskSpec
@@ -16,12 +18,12 @@ MAX_NUMBERS = 10
 ClassCounts = dict[str, dict[str, int]]
 
 
-def count_classes(clips: Sequence[Clip], labels: Mapping[str, Labels], task: TaskSpec) -> ClassCounts:
+def count_classes(clips: Sequence[Clip], labels: np.ndarray, task: TaskSpec) -> ClassCounts:
     """Count the clips of each class.
 
     Args:
         clips: The clips of all splits.
-        labels: Class of each clip by its File_ID; a clip without one does not count.
+        labels: Index of each clip's class; a clip without one does not count.
         task: What the labels mean.
 
     Returns:
@@ -29,9 +31,10 @@ def count_classes(clips: Sequence[Clip], labels: Mapping[str, Labels], task: Tas
         a regression.
     """
     counts: ClassCounts = {}
-    for clip in clips if task.is_classification else ():
-        index = labels.get(clip.file_id, MISSING_CLASS)
-        if clip.split is not None and isinstance(index, int) and index != MISSING_CLASS:
+    if not task.is_classification:
+        return counts
+    for clip, index in zip(clips, labels.tolist(), strict=True):
+        if clip.split is not None and index != MISSING_CLASS:
             counts.setdefault(clip.split, dict.fromkeys(task.labels, 0))[task.labels[index]] += 1
     return {split: counts[split] for split in SPLITS if split in counts}
 

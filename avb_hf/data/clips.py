@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import MIN_SAMPLES, SAMPLING_RATE, load_clip
 from avb_hf.data.findings import Finding, raise_errors
-from avb_hf.data.labels import MISSING_CLASS
+from avb_hf.data.labels import is_given
 from avb_hf.tasks import TaskSpec
 
 # Columns that `describe_audio` counts, in the order of `count_audio`.
@@ -20,8 +20,7 @@ _COUNTED = ("duration", "sampling_rate", "num_channels")
 
 def is_labelled(split: Dataset, task: TaskSpec) -> bool:
     """Whether a split has any label at all, so that it can be scored."""
-    labels = np.asarray(split.with_format(None)["labels"][:], dtype=np.float64)
-    return bool((labels != MISSING_CLASS).any() if task.is_classification else np.isfinite(labels).any())
+    return bool(is_given(np.asarray(split.with_format(None)["labels"][:]), task).any())
 
 
 def describe_audio(splits: DatasetDict) -> dict[str, dict[str, Any]]:

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets.fingerprint import generate_random_fingerprint
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, AudioHeader
@@ -13,7 +15,6 @@ from avb_hf.data.classes import ClassCounts, count_classes, find_odd_classes
 from avb_hf.data.clips import count
 from avb_hf.data.findings import KINDS, CorpusError, Finding, raise_errors
 from avb_hf.data.inspection import ClipAudio, inspect_audio
-from avb_hf.data.labels import Labels
 from avb_hf.data.listing import Clip, Listing
 from avb_hf.data.rows import check_rows, read_labels
 from avb_hf.data.splits import SPLITS
@@ -26,19 +27,19 @@ class Examination(NamedTuple):
     """What the rows and files of a listing hold.
 
     Attributes:
-        labels: Labels by File_ID.
+        labels: Labels of each clip, in the listing's order.
         audio: What each clip's file holds, in the listing's order.
         classes: Number of clips by split and class, as `count_classes` tells.
     """
 
-    labels: dict[str, Labels]
+    labels: np.ndarray
     audio: list[ClipAudio]
     classes: ClassCounts
 
 
 class _Row(NamedTuple):
+    number: int
     clip: Clip
-    labels: Labels
     header: AudioHeader
 
 
@@ -107,13 +108,13 @@ def make_splits(
         skipped += left_out
     names = {finding.file_id for finding in left_out}
     rows = [  # a file without a header was an error above
-        _Row(clip, labels[clip.file_id], held.header)
-        for clip, held in zip(listing.clips, audio, strict=True)
+        _Row(number, clip, held.header)
+        for number, (clip, held) in enumerate(zip(listing.clips, audio, strict=True))
         if clip.file_id not in names and held.header is not None
     ]
     _log_audio([row.header for row in rows], args)
     by_split = {name: [row for row in rows if row.clip.split == name] for name in SPLITS}
-    return DatasetDict({name: _make_dataset(part, task, args) for name, part in by_split.items() if part})
+    return DatasetDict({name: _make_dataset(part, labels, task, args) for name, part in by_split.items() if part})
 
 
 def _take_bad_clips(listing: Listing, task: TaskSpec, args: DataArguments, findings: list[Finding]) -> list[Finding]:
@@ -155,12 +156,12 @@ def _refuse(heading: str, findings: Sequence[Finding]) -> NoReturn:
     raise CorpusError(bad + others if len(bad) <= len(others) else others + bad, heading)
 
 
-def _make_dataset(rows: Sequence[_Row], task: TaskSpec, args: DataArguments) -> Dataset:
+def _make_dataset(rows: Sequence[_Row], labels: np.ndarray, task: TaskSpec, args: DataArguments) -> Dataset:
     label_type = Value("int64") if task.is_classification else List(Value("float64"))
-    columns: dict[str, tuple[Any, list[Any]]] = {
+    columns: dict[str, tuple[Any, Sequence[Any]]] = {
         "file_id": (Value("string"), [row.clip.file_id for row in rows]),
-        "path": (Value("string"), [str(row.clip.path) for row in rows]),
-        "labels": (label_type, [row.labels for row in rows]),
+        "path": (Value("string"), [row.clip.path for row in rows]),
+        "labels": (label_type, _as_column(labels[[row.number for row in rows]])),
         "duration": (Value("float64"), [min(row.header.duration, args.max_duration) for row in rows]),
         "sampling_rate": (Value("int32"), [row.header.sampling_rate for row in rows]),
         "num_channels": (Value("int32"), [row.header.channels for row in rows]),
@@ -168,8 +169,16 @@ def _make_dataset(rows: Sequence[_Row], task: TaskSpec, args: DataArguments) -> 
     if all(row.clip.speaker is not None for row in rows):
         columns["speaker"] = (Value("string"), [row.clip.speaker for row in rows])
     features = Features({name: feature for name, (feature, _) in columns.items()})
-    # `Dataset.from_dict` would encode the rows one by one.
-    return Dataset(pa.table({name: values for name, (_, values) in columns.items()}, schema=features.arrow_schema))
+    table = pa.table({name: values for name, (_, values) in columns.items()}, schema=features.arrow_schema)
+    # `Dataset.from_dict` would encode the rows one by one, and a fingerprint of the content pickle the whole table.
+    return Dataset(table, fingerprint=generate_random_fingerprint())
+
+
+def _as_column(labels: np.ndarray) -> pa.Array:
+    if labels.ndim == 1:
+        return pa.array(labels)
+    starts = np.arange(0, labels.size + 1, labels.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(starts, labels.ravel())
 
 
 def _log_audio(headers: Sequence[AudioHeader], args: DataArguments) -> None:

@@ -2,10 +2,10 @@
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -35,7 +35,7 @@ CLIPPED_RUN = 4
 # What to do, by kind, where the flags are those of `DataArguments`.
 ADVICE = {"too_long": "; raise --max_duration or choose --long_clips crop"}
 
-HeaderReader = Callable[[Path, str], AudioHeader]
+HeaderReader = Callable[[str, str], AudioHeader]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class ClipAudio:
 
     header: AudioHeader | None = None
     digest: bytes | None = None
-    findings: list[Finding] = field(default_factory=list)
+    findings: tuple[Finding, ...] = ()
 
 
 def inspect_audio(
@@ -69,7 +69,7 @@ def inspect_audio(
     Returns:
         What was found, clip by clip.
     """
-    index = HeaderIndex([clip.path for clip in clips]) if use_index else None
+    index = HeaderIndex(clip.path for clip in clips) if use_index else None
     inspect = functools.partial(
         inspect_clip, args=args, decoded=decoded, read=read_header if index is None else index.read_header
     )
@@ -103,8 +103,8 @@ def inspect_clip(clip: Clip, args: DataArguments, decoded: bool, read: HeaderRea
             found += _listen(frames, header, clip, args)
     except AudioFileError as error:
         found.append((error.kind, error.reason + ADVICE.get(error.kind, "")))
-    findings = [Finding(kind, message, clip.file_id, str(clip.path), clip.place) for kind, message in found]
-    return ClipAudio(header, digest, findings)
+    findings = [Finding(kind, message, clip.file_id, clip.path, clip.place) for kind, message in found]
+    return ClipAudio(header, digest, tuple(findings))
 
 
 def find_twins(clips: Sequence[Clip], audio: Sequence[ClipAudio]) -> list[Finding]:
@@ -120,10 +120,10 @@ def find_twins(clips: Sequence[Clip], audio: Sequence[ClipAudio]) -> list[Findin
     Returns:
         One finding for each clip but the first of the same samples.
     """
-    groups: dict[bytes, dict[Path, Clip]] = {}
+    groups: dict[bytes, dict[str, Clip]] = {}
     for clip, held in zip(clips, audio, strict=True):
         if held.digest is not None:  # one file under two names is told apart from two files
-            groups.setdefault(held.digest, {}).setdefault(clip.path.resolve(), clip)
+            groups.setdefault(held.digest, {}).setdefault(os.path.realpath(clip.path), clip)
     findings = []
     for first, *others in (group.values() for group in groups.values()):
         first_of = {first.split: first}
@@ -131,7 +131,7 @@ def find_twins(clips: Sequence[Clip], audio: Sequence[ClipAudio]) -> list[Findin
             twin = first_of.get(clip.split, first)
             kind = "duplicated_audio" if twin.split == clip.split else "duplicated_audio_across_splits"
             message = f"holds the samples of File_ID {twin.file_id} ({twin.split}), here in {clip.split}"
-            findings.append(Finding(kind, message, clip.file_id, str(clip.path), clip.place))
+            findings.append(Finding(kind, message, clip.file_id, clip.path, clip.place))
             first_of.setdefault(clip.split, clip)
     return findings
 

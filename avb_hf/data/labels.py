@@ -1,17 +1,17 @@
 """From the text of label cells to numbers and classes."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+import pyarrow as pa
 
+from avb_hf.data.tables import as_texts
 from avb_hf.tasks import TaskSpec, check_choice
 
 MISSING_CLASS = -100
 # What a spreadsheet, pandas or R writes for a label that was not given.
 MISSING_CELLS = ("", "nan", "na")
-
-Labels = list[float] | int
 
 
 class LabelError(ValueError):
@@ -35,104 +35,119 @@ def is_missing(cell: str) -> bool:
     return cell.strip().lower() in MISSING_CELLS
 
 
-def parse_labels(
-    cells: Mapping[str, str], task: TaskSpec, allow_missing: bool, unranged: Collection[str] = ()
-) -> Labels:
-    """Parse the label cells of one row.
+def is_given(labels: np.ndarray, task: TaskSpec) -> np.ndarray:
+    """Whether each number or class index is there, rather than missing."""
+    return labels != MISSING_CLASS if task.is_classification else np.isfinite(labels)
+
+
+def missing_label(task: TaskSpec) -> float | int:
+    """Return what stands for a label that is missing."""
+    return MISSING_CLASS if task.is_classification else math.nan
+
+
+def parse_labels(cells: pa.Table, task: TaskSpec) -> np.ndarray:
+    """Parse the label cells of all rows; `find_bad_labels` tells which of them cannot be used.
 
     Args:
         cells: Text by column; the task's label columns are among them.
+        task: What the columns mean.
+
+    Returns:
+        Numbers of shape `(rows, labels)`, NaN where the cell holds no finite one; for a classification the class's
+        index, `(rows,)`, -100 where the cell holds none of the task's.
+    """
+    if not task.is_classification:
+        return np.column_stack([_numbers(as_texts(cells[label])) for label in task.labels])
+    index = {name: number for number, name in enumerate(task.labels)}
+    return np.array([index.get(cell, MISSING_CLASS) for cell in as_texts(cells[task.label_columns[0]])], dtype=np.int64)
+
+
+def find_bad_labels(
+    cells: pa.Table, labels: np.ndarray, task: TaskSpec, allow_missing: bool, unranged: Collection[str] = ()
+) -> dict[int, LabelError]:
+    """Find the rows whose labels cannot be used.
+
+    Args:
+        cells: Text by column.
+        labels: What `parse_labels` makes of it.
         task: What the columns mean.
         allow_missing: Whether an empty or NaN cell means "not rated".
         unranged: Columns whose numbers may be outside the task's range.
 
     Returns:
-        One number per label, NaN where missing; for a classification the class's index, -100 where missing.
-
-    Raises:
-        LabelError: If a label is missing but must not be, no number, out of range, or an unknown class.
+        For each such row, in order, the error of the first label that is missing but must not be, no number, out of
+        range, or an unknown class.
     """
-    if task.is_classification:
-        return _parse_class(cells[task.label_columns[0]], task, allow_missing)
-    return [
-        _parse_number(label, cells[label], None if label in unranged else task.label_range, allow_missing)
-        for label in task.labels
-    ]
+    errors: dict[int, LabelError] = {}
+    for column, values in zip(task.label_columns, np.atleast_2d(labels.T), strict=True):
+        low, high = (None if column in unranged else task.label_range) or (-math.inf, math.inf)
+        in_range = is_given(values, task) & (values >= low) & (values <= high)
+        texts = as_texts(cells[column])
+        for row in np.flatnonzero(~in_range).tolist():
+            if row not in errors and not (allow_missing and is_missing(texts[row])):
+                errors[row] = _explain(column, texts[row], values[row], task)
+    return dict(sorted(errors.items()))
 
 
-def missing_labels(task: TaskSpec) -> Labels:
-    """Return the labels of a row that has none."""
-    return MISSING_CLASS if task.is_classification else [math.nan] * len(task.labels)
-
-
-def columns_on_1_9_scale(rows: Sequence[Mapping[str, str]], task: TaskSpec) -> list[str]:
+def columns_on_1_9_scale(labels: np.ndarray, task: TaskSpec) -> list[str]:
     """Return the label columns that look rated on a scale of 1-9 though the task's range is [0, 1].
 
     They are those of which nine in ten numbers or more lie in 1-9, and not all of these at 1.
+
+    Args:
+        labels: Numbers as `parse_labels` gives them.
+        task: What they mean.
     """
     if task.label_range != (0, 1):
         return []
     columns = []
-    for label in task.labels:
-        numbers = _numbers([row[label] for row in rows])
+    for label, values in zip(task.labels, labels.T, strict=True):
+        numbers = values[is_given(values, task)]
         on_scale = numbers[(numbers >= 1) & (numbers <= 9)]
         if on_scale.size and on_scale.max() > 1 and on_scale.size >= 0.9 * numbers.size:
             columns.append(label)
     return columns
 
 
-def labels_vary(labels: Sequence[Labels]) -> bool:
+def labels_vary(labels: np.ndarray, task: TaskSpec) -> bool:
     """Whether any column of labels holds two different values, missing ones left out: placeholders do not."""
-    columns = np.asarray(labels, dtype=np.float64).reshape(len(labels), -1)
-    columns = np.where(columns == MISSING_CLASS, np.nan, columns) if isinstance(labels[0], int) else columns
-    return any(len(np.unique(column[~np.isnan(column)])) > 1 for column in columns.T)
+    return any(len(np.unique(column[is_given(column, task)])) > 1 for column in np.atleast_2d(labels.T))
 
 
-def _parse_class(cell: str, task: TaskSpec, allow_missing: bool) -> int:
-    if cell not in task.labels and is_missing(cell):
-        if not allow_missing:
-            raise _missing(str(task.class_column), cell)
-        return MISSING_CLASS
-    try:
-        check_choice(f"class {task.class_column}", cell, task.labels)
-    except ValueError as error:
-        raise LabelError("unknown_class", str(error)) from None
-    return task.labels.index(cell)
-
-
-def _parse_number(label: str, cell: str, label_range: tuple[float, float] | None, allow_missing: bool) -> float:
-    low, high = label_range or (-math.inf, math.inf)
-    value = _number(cell)
-    if value is not None and low <= value <= high:
-        return value
+def _explain(column: str, cell: str, value: float, task: TaskSpec) -> LabelError:
+    """Return what is wrong with a cell that is missing, holds no number or class, or a number out of range."""
     if is_missing(cell):
-        if not allow_missing:
-            raise _missing(label, cell)
-        return math.nan
-    if value is None:
-        raise LabelError("bad_label", f"label {label} must be a finite number, got {cell!r}")
+        message = f"label {column} is missing ({cell!r}), which task and --allow_missing_labels do not allow"
+        return LabelError("missing_label", message)
+    if task.is_classification:
+        return _explain_class(column, cell, task)
+    if task.label_range is None or math.isnan(value):
+        return LabelError("bad_label", f"label {column} must be a finite number, got {cell!r}")
+    low, high = task.label_range
     hint = "; labels on a scale of 1-9 must be mapped to [0, 1] first" if (low, high) == (0, 1) and value <= 9 else ""
-    message = f"label {label} = {value:g} is outside label_range [{low:g}, {high:g}] (--label_range){hint}"
-    raise LabelError("label_out_of_range", message)
+    message = f"label {column} = {value:g} is outside label_range [{low:g}, {high:g}] (--label_range){hint}"
+    return LabelError("label_out_of_range", message)
 
 
-def _number(cell: str) -> float | None:
+def _explain_class(column: str, cell: str, task: TaskSpec) -> LabelError:
     try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        check_choice(f"class {column}", cell, task.labels)
+    except ValueError as error:
+        message = str(error)
+    return LabelError("unknown_class", message)
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray:
-    """Return the finite numbers among cells, in their order."""
+    """Return the number in each cell, NaN where there is no finite one."""
     try:
         numbers = np.array(cells, dtype=np.float64)
     except ValueError:
-        numbers = np.array([value for cell in cells if (value := _number(cell)) is not None])
-    return numbers[np.isfinite(numbers)]
+        numbers = np.array([_number(cell) for cell in cells])
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _missing(column: str, cell: str) -> LabelError:
-    message = f"label {column} is missing ({cell!r}), which task and --allow_missing_labels do not allow"
-    return LabelError("missing_label", message)
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -12,15 +14,13 @@ class Clip:
         file_id: Name of the clip, without brackets.
         path: Its audio file.
         split: train, validation or test; None where the source names an unknown one.
-        cells: Text of the label cells by column.
         place: Where the clip is named (`high_info.csv, line 7`), for messages.
         speaker: Who is heard, if known.
     """
 
     file_id: str
-    path: Path
+    path: str
     split: str | None
-    cells: dict[str, str]
     place: str | None
     speaker: str | None = None
 
@@ -31,6 +31,7 @@ class Listing:
 
     Attributes:
         clips: The clips, in the order of the splits' rows.
+        cells: Text of the label cells, a column each; a row each clip.
         where: The table or folder that names them, for messages.
         test_is_labelled: Whether an unusable label of a test clip is an error, as in the other splits; otherwise the
             test split is labelled only if every row's labels parse, lie in range and vary.
@@ -39,7 +40,8 @@ class Listing:
     """
 
     clips: list[Clip]
+    cells: pa.Table
     where: Path
     test_is_labelled: bool = False
     folder: Path | None = None
-    others: tuple[Path, ...] = ()
+    others: tuple[str, ...] = ()

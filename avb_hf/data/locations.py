@@ -32,7 +32,7 @@ class LinkFollower:
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
-    def follow(self, path: Path) -> str:
+    def follow(self, path: str | Path) -> str:
         """Return the absolute path that is left when all symbolic links are followed."""
         text = os.fspath(path)
         folder, separator, name = text.rpartition(os.sep)
@@ -40,7 +40,7 @@ class LinkFollower:
             return os.path.realpath(text)
         return self._follow_folder(folder + separator) + name
 
-    def is_inside(self, path: Path, folder: Path) -> bool:
+    def is_inside(self, path: str | Path, folder: str | Path) -> bool:
         """Whether a file, symbolic links followed, is inside a folder."""
         return os.path.join(self.follow(path), "").startswith(self._follow_folder(os.fspath(folder)))
 

@@ -1,16 +1,18 @@
 """What the rows of a listing say: that names, splits and speakers fit together, and what the labels are."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.findings import Finding
 from avb_hf.data.labels import (
-    LabelError,
-    Labels,
     columns_on_1_9_scale,
+    find_bad_labels,
     labels_vary,
-    missing_labels,
+    missing_label,
     parse_labels,
 )
 from avb_hf.data.listing import Clip, Listing
@@ -37,7 +39,7 @@ def check_rows(listing: Listing, findings: list[Finding]) -> None:
     findings += _find_torn_speakers(listing.clips)
 
 
-def read_labels(listing: Listing, task: TaskSpec, args: DataArguments, findings: list[Finding]) -> dict[str, Labels]:
+def read_labels(listing: Listing, task: TaskSpec, args: DataArguments, findings: list[Finding]) -> np.ndarray:
     """Parse the labels of all clips.
 
     Args:
@@ -47,30 +49,34 @@ def read_labels(listing: Listing, task: TaskSpec, args: DataArguments, findings:
         findings: Takes up labels that cannot be used.
 
     Returns:
-        Labels by File_ID; those of a test split that counts as unlabelled are missing ones.
+        A row each clip, as `parse_labels` gives them; those of a test split that counts as unlabelled are missing ones.
     """
-    strict = [clip for clip in listing.clips if clip.split != "test" or listing.test_is_labelled]
-    lenient = [clip for clip in listing.clips if clip.split == "test" and not listing.test_is_labelled]
-    scaled = columns_on_1_9_scale([clip.cells for clip in strict], task)
+    is_lenient = np.array([clip.split == "test" and not listing.test_is_labelled for clip in listing.clips], dtype=bool)
+    labels = parse_labels(listing.cells, task)
+    scaled = columns_on_1_9_scale(labels[~is_lenient], task)
     findings += [
         Finding("labels_on_1_9_scale", f"column {column} looks rated on a scale of 1-9; map it to [0, 1] first")
         for column in scaled
     ]
-    labels, problems = _parse_all(strict, task, args, scaled)
-    findings += problems
-    if not lenient:
+    bad = find_bad_labels(listing.cells, labels, task, task.allow_missing or args.allow_missing_labels, scaled)
+    problems = {
+        row: Finding(error.kind, str(error), listing.clips[row].file_id, place=listing.clips[row].place)
+        for row, error in bad.items()
+    }
+    findings += [problem for row, problem in problems.items() if not is_lenient[row]]
+    unusable = [problem for row, problem in problems.items() if is_lenient[row]]
+    if not is_lenient.any() or (not unusable and labels_vary(labels[is_lenient], task)):
         return labels
-    of_test, problems = _parse_all(lenient, task, args, scaled)
-    if not problems and labels_vary(list(of_test.values())):
-        return labels | of_test
     message = "the test split counts as unlabelled, it is predicted and not scored: "
     # Placeholders are the same in all rows, or nothing.
-    if problems and any(clip.cells != lenient[0].cells for clip in lenient):
-        message += f"{len(problems)} of its rows cannot be used, first {problems[0]}"
+    test_cells = listing.cells.filter(pa.array(is_lenient))
+    if unusable and any(len(column.unique()) > 1 for column in test_cells.columns):
+        message += f"{len(unusable)} of its rows cannot be used, first {unusable[0]}"
         findings.append(Finding("unusable_test_labels", message))
     else:
-        logger.warning("%s: %s%s", listing.where, message, problems[0] if problems else "all rows have the same labels")
-    return labels | {clip.file_id: missing_labels(task) for clip in lenient}
+        logger.warning("%s: %s%s", listing.where, message, unusable[0] if unusable else "all rows have the same labels")
+    labels[is_lenient] = missing_label(task)
+    return labels
 
 
 def _find_duplicates(clips: Sequence[Clip]) -> list[Finding]:
@@ -86,7 +92,7 @@ def _find_duplicates(clips: Sequence[Clip]) -> list[Finding]:
             if first is not clip:
                 what = "the File_ID" if kind == "duplicate_file_id" else f"the file of File_ID {first.file_id}"
                 message = f"is {what} of {first.place} ({first.split}) again, here in {clip.split}"
-                findings.append(Finding(kind, message, clip.file_id, str(clip.path), clip.place))
+                findings.append(Finding(kind, message, clip.file_id, clip.path, clip.place))
                 break
     return findings
 
@@ -101,16 +107,3 @@ def _find_torn_speakers(clips: Sequence[Clip]) -> list[Finding]:
         for speaker, heard in splits.items()
         if len(heard) > 1
     ]
-
-
-def _parse_all(
-    clips: Iterable[Clip], task: TaskSpec, args: DataArguments, unranged: Sequence[str]
-) -> tuple[dict[str, Labels], list[Finding]]:
-    labels, findings = {}, []
-    allow_missing = task.allow_missing or args.allow_missing_labels
-    for clip in clips:
-        try:
-            labels[clip.file_id] = parse_labels(clip.cells, task, allow_missing, unranged)
-        except LabelError as error:
-            findings.append(Finding(error.kind, str(error), clip.file_id, place=clip.place))
-    return labels, findings

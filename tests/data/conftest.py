@@ -16,6 +16,13 @@ from avb_hf.data.listing import Clip
 RATE = 16_000
 
 
+@dataclass(frozen=True)
+class LabelledClip(Clip):
+    """A clip and the text of its label cells."""
+
+    cells: dict = field(default_factory=dict)
+
+
 @pytest.fixture
 def make_clip(tmp_path):
     """Give a function that writes a constant clip and returns it as listed."""
@@ -24,7 +31,7 @@ def make_clip(tmp_path):
         path = tmp_path / f"{number}.wav"
         soundfile.write(path, np.full((int(seconds * rate), channels), number / 1000), rate, subtype="FLOAT")
         cells = {"x": str(number / 100) if label is None else label}
-        return Clip(f"{number:05}", path, split, cells, f"here.csv, line {number}")
+        return LabelledClip(f"{number:05}", str(path), split, f"here.csv, line {number}", cells=cells)
 
     return make
 

@@ -1,6 +1,7 @@
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from avb_hf.data.arguments import DataArguments
@@ -13,8 +14,9 @@ TASK = TaskSpec("x", ("x",), label_range=(0.0, 1.0))
 ARGS = DataArguments()
 
 
-def splits_of(clips):
-    return make_splits(Listing(clips, "here.csv"), TASK, ARGS, [])
+def splits_of(clips, args=ARGS):
+    cells = pa.Table.from_pylist([clip.cells for clip in clips])
+    return make_splits(Listing(clips, cells, "here.csv"), TASK, args, [])
 
 
 def test_the_reader_adds_audio_and_survives_pickling(clips):
@@ -50,10 +52,9 @@ def test_clips_beyond_what_a_model_takes_are_named(clips, limits):
 
 def test_the_error_tells_the_flag_that_makes_long_clips_skippable_or_croppable(clips, make_clip):
     clips.append(make_clip(99, seconds=31))
-    args = DataArguments(max_duration=60)
-    splits = make_splits(Listing(clips, "here.csv"), TASK, args, [])
+    splits = splits_of(clips, DataArguments(max_duration=60))
     with pytest.raises(ValueError, match=r"with --max_duration 30, .*--on_bad_audio"):
         require_samples(splits, 1, 480_000)
     for flags in ({"on_bad_audio": "skip"}, {"long_clips": "crop"}):
         args = DataArguments(max_duration=30, max_bad_audio=0.5, **flags)
-        require_samples(make_splits(Listing(clips, "here.csv"), TASK, args, []), 1, 480_000)
+        require_samples(splits_of(clips, args), 1, 480_000)

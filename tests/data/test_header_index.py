@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import multiprocessing
 import os
@@ -149,6 +150,16 @@ def test_headers_of_another_library_do_not_count(paths, opened, monkeypatch):
     assert len(opened) == 2 * len(paths)
 
 
+def test_what_is_no_table_of_ours_is_replaced(paths, cache, opened, caplog):
+    headers = read_all(paths)
+    table_of(cache).write_bytes(hashlib.sha256(b"PAR1").digest() + b"PAR1")
+    assert read_all(paths) == headers
+    assert len(opened) == 2 * len(paths)
+    assert caplog.text.count("is damaged") == 1
+    read_all(paths)
+    assert len(opened) == 2 * len(paths)
+
+
 def test_what_two_processes_read_is_joined_and_what_is_gone_is_forgotten(paths, opened):
     both = [HeaderIndex(paths), HeaderIndex(paths)]
     for index, read in zip(both, (paths[:2], paths[2:]), strict=True):
@@ -201,7 +212,7 @@ def write_for_ever(paths, time):
         os.utime(path, (time, time))
     while True:
         index = HeaderIndex(paths)
-        index._known = {}
+        index._known.clear()
         for path in paths:
             index.read_header(path, path.name)
         index.save()

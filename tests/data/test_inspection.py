@@ -22,7 +22,7 @@ def copies(make_clip, tmp_path):
         clips = [original]
         for number, split in enumerate(splits[1:], start=2):
             path = shutil.copy(original.path, tmp_path / f"{number}.wav")
-            clips.append(Clip(f"{number:05}", path, split, {}, f"here.csv, line {number}"))
+            clips.append(Clip(f"{number:05}", str(path), split, f"here.csv, line {number}"))
         return clips
 
     return make

@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from avb_hf.data import tables
 from avb_hf.data.tables import forbid_other_columns, read_table, rename_columns, require_columns
 
 
@@ -18,7 +19,7 @@ def test_cells_stay_text_with_bom_and_any_line_end(tmp_path, content):
     assert read.columns == ("id", "x")
     assert read.column("id") == ["00001", "NA"]
     assert read.column("x") == ["1.0", ""]
-    assert [row.place for row in read.rows] == ["t.csv, line 2", "t.csv, line 3"]
+    assert [(row.place, row.cells["x"]) for row in read.rows] == [("t.csv, line 2", "1.0"), ("t.csv, line 3", "")]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,32 @@ def test_missing_files_and_unknown_kinds_are_errors(tmp_path):
         table(tmp_path, "id\n1\n", "t.xlsx")
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         table(tmp_path, "id\n1\n", "t.parquet")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_of_any_size_keeps_order_and_places(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(tables, "_CHUNK", 3)
+    frame = pd.DataFrame({"id": [f"{number:02}" for number in range(10)], "x": range(10)})
+    getattr(frame, f"to_{suffix}")(tmp_path / f"t.{suffix}", index=False)
+    read = read_table(tmp_path / f"t.{suffix}")
+    line = {"csv": "line {}", "parquet": "row {}"}[suffix].format
+    start = {"csv": 2, "parquet": 1}[suffix]
+    assert len(read) == 10
+    assert [(row.place, row.cells["id"], row.cells["x"]) for row in read.rows] == [
+        (f"t.{suffix}, {line(number + start)}", f"{number:02}", str(number)) for number in range(10)
+    ]
+    assert read.take(["x"], [0, 4, 9]).to_pydict() == {"x": ["0", "4", "9"]}
+    assert read.take(["x", "id"], []).to_pydict() == {"x": [], "id": []}
+
+
+def test_rows_that_do_not_fit_are_left_out_where_they_are_collected(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_CHUNK", 2)
+    (tmp_path / "t.csv").write_text("id,x\n0,0\n1\n\n2,2,2\n3\n4,4\n")
+    findings = []
+    read = read_table(tmp_path / "t.csv", findings)
+    assert [finding.place for finding in findings] == ["t.csv, line 3", "t.csv, line 5", "t.csv, line 6"]
+    assert {finding.kind for finding in findings} == {"bad_row"}
+    assert (read.places, read.column("x")) == (["t.csv, line 2", "t.csv, line 7"], ["0", "4"])
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -81,4 +108,4 @@ def test_tsv_and_parquet_hold_the_same_text_as_csv(tmp_path):
         assert read.column("n") == ["1", "2"]
         assert read.column("x")[0] == "0.1"
         assert read.column("x")[1] in ("", "nan")
-    assert tables[2].rows[0].place == "t.parquet, row 1"
+    assert tables[2].places == ["t.parquet, row 1", "t.parquet, row 2"]

@@ -84,8 +84,9 @@ def _find_clips(table: Table, task: TaskSpec, folder: Path, findings: list[Findi
     index = _index_audio(folder)
     links = LinkFollower()
     clips: list[Clip] = []
-    others: list[Path] = []
-    for row in table.rows:
+    others: list[str] = []
+    kept: list[int] = []
+    for number, row in enumerate(table.select(["File_ID", "Split", *speaker_columns]).rows):
         cell = row.cells["File_ID"]
         try:
             file_id = parse_file_id(cell)
@@ -94,26 +95,27 @@ def _find_clips(table: Table, task: TaskSpec, folder: Path, findings: list[Findi
             findings.append(Finding(kind, str(error), place=row.place))
             continue
         # Where there is none, a pattern that names no file: the audio's inspection will miss it.
-        paths = index[file_id] or [folder / "audio" / "*" / f"{file_id}.*"]
+        paths = index.get(file_id) or [str(folder / "audio" / "*" / f"{file_id}.*")]
         split = SPLIT_VALUES.get(row.cells["Split"])
         speaker = row.cells[speaker_columns[0]] if speaker_columns else None
-        cells = {column: row.cells[column] for column in task.label_columns}
-        clips.append(Clip(file_id, paths[0], split, cells, row.place, speaker))
+        clips.append(Clip(file_id, paths[0], split, row.place, speaker))
+        kept.append(number)
         others += paths[1:]
         findings += [
             Finding(kind, message, file_id, place=row.place)
             for kind, message in _check_row(row, paths, folder, speaker, links)
         ]
-    return Listing(clips, table.path, folder=folder / "audio", others=tuple(others))
+    cells = table.take(task.label_columns, kept)
+    return Listing(clips, cells, table.path, folder=folder / "audio", others=tuple(others))
 
 
-def _index_audio(folder: Path) -> dict[str, list[Path]]:
+def _index_audio(folder: Path) -> dict[str, list[str]]:
     index = defaultdict(list)
     for parent in sorted(path for path in (folder / "audio").glob("*") if path.is_dir()):
         with os.scandir(parent) as entries:  # it knows without a further call which entries are files
             names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry))
-        for path in map(parent.joinpath, names):
-            index[path.stem].append(path)
+        for name in names:
+            index[os.path.splitext(name)[0]].append(os.path.join(parent, name))
     return index
 
 
@@ -125,14 +127,14 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _check_row(
-    row: Row, paths: list[Path], folder: Path, speaker: str | None, links: LinkFollower
+    row: Row, paths: list[str], folder: Path, speaker: str | None, links: LinkFollower
 ) -> Iterator[tuple[str, str]]:
     try:
         check_choice("Split", row.cells["Split"], tuple(SPLIT_VALUES))
     except ValueError as error:
         yield "unknown_split", str(error)
     if len(paths) > 1:
-        yield "ambiguous_audio", f"has more than one audio file: {', '.join(map(str, paths))}"
+        yield "ambiguous_audio", f"has more than one audio file: {', '.join(paths)}"
     if not links.is_inside(paths[0], folder):
         yield "escaping_path", f"{paths[0]} leads out of the data folder {folder}"
     if speaker is not None and not speaker.strip():

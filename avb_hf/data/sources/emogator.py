@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pyarrow as pa
+
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.findings import CorpusError, Finding
 from avb_hf.data.listing import Clip, Listing
@@ -53,11 +55,12 @@ def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> 
         splits = dict(zip(contributors, draw_by_group(contributors, args.split_seed), strict=True))
     else:
         splits = _read_splits(split_file, contributors, findings)
-    clips = []
-    for path, contributor in zip(paths, contributors, strict=True):
-        cells = {task.label_columns[0]: _category(path)}
-        clips.append(Clip(path.stem, path, splits[contributor], cells, None, contributor))
-    return Listing(clips, folder, test_is_labelled=True, folder=folder)
+    clips = [
+        Clip(path.stem, str(path), splits[contributor], None, contributor)
+        for path, contributor in zip(paths, contributors, strict=True)
+    ]
+    cells = pa.table({task.label_columns[0]: list(map(_category, paths))})
+    return Listing(clips, cells, folder, test_is_labelled=True, folder=folder)
 
 
 def _split_file(args: DataArguments) -> Path | None:

@@ -36,7 +36,7 @@ def infer_task(args: DataArguments) -> TaskSpec:
     elsewhere: list[Finding] = []  # `list_clips` reads the table again and reports its rows
     table = _read(args, elsewhere)
     require_columns(table, args.label_columns)
-    splits = _read_splits(table, args, elsewhere) if args.split_column else ["train"] * len(table.rows)
+    splits = _read_splits(table, args, elsewhere) if args.split_column else ["train"] * len(table)
     cells = {column: _rated_cells(table, column, splits) for column in args.label_columns}
     problem_type = args.problem_type or _infer_problem_type(cells, args)
     fields = _class_fields(cells, args) if problem_type == "single_label_classification" else _number_fields(args)
@@ -71,14 +71,16 @@ def list_clips(task: TaskSpec, args: DataArguments, findings: list[Finding]) -> 
     splits = _draw_splits(table, task, args) if draws_split(args) else _read_splits(table, args, findings)
     findings += _find_numbered_classes(table, splits, task, args)
     folder = table.path.parent if args.data_dir is None else corpus_folder(args)
-    clips, links = [], LinkFollower()
-    for row, split in zip(table.rows, splits, strict=True):
+    clips, kept, links = [], [], LinkFollower()
+    for number, (row, split) in enumerate(zip(table.rows, splits, strict=True)):
         problem = _check_row(row, args, folder, links)
         if problem is None:
-            clips.append(_make_clip(row, split, task, args, folder))
+            clips.append(_make_clip(row, split, args, folder))
+            kept.append(number)
         else:
             findings.append(problem)
-    return Listing(clips, table.path, draws_split(args), folder if args.data_dir is not None else None)
+    cells = table.take(task.label_columns, kept)
+    return Listing(clips, cells, table.path, draws_split(args), folder if args.data_dir is not None else None)
 
 
 def _read(args: DataArguments, findings: list[Finding]) -> Table:
@@ -164,7 +166,7 @@ def _read_splits(table: Table, args: DataArguments, findings: list[Finding]) -> 
 def _draw_splits(table: Table, task: TaskSpec, args: DataArguments) -> list[str]:
     if args.speaker_column is not None:
         return draw_by_group(table.column(args.speaker_column), args.split_seed)
-    classes = table.column(task.label_columns[0]) if task.is_classification else [""] * len(table.rows)
+    classes = table.column(task.label_columns[0]) if task.is_classification else [""] * len(table)
     return draw_by_class(classes, args.split_seed)
 
 
@@ -183,12 +185,11 @@ def _check_row(row: Row, args: DataArguments, folder: Path, links: LinkFollower)
     return None
 
 
-def _make_clip(row: Row, split: str | None, task: TaskSpec, args: DataArguments, folder: Path) -> Clip:
+def _make_clip(row: Row, split: str | None, args: DataArguments, folder: Path) -> Clip:
     return Clip(
         file_id=row.cells[args.id_column or args.path_column],
-        path=folder / row.cells[args.path_column],
+        path=str(folder / row.cells[args.path_column]),
         split=split,
-        cells={column: row.cells[column] for column in task.label_columns},
         place=row.place,
         speaker=row.cells[args.speaker_column] if args.speaker_column else None,
     )
