@@ -66,10 +66,17 @@ def describe_machine():
 
 
 def peak_memory():
-    """Return the largest resident memory that this process has had, in bytes."""
-    import resource
+    """Return the largest resident memory that this process has had, in bytes.
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform == "linux" else 1)
+    Linux hands `ru_maxrss` on to the processes that one starts, so there it would be that of a larger parent.
+    """
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024
 
 
 def _cpu_model():

@@ -26,17 +26,18 @@ def cache_in(folder):
             os.environ["AVB_HF_CACHE"] = before
 
 
-def train(flags, cache=None):
-    """Run `avb train` and return its epochs, its runtimes, and its validation scores if it predicted them.
+def train(flags, cache=None, out=None):
+    """Run `avb train` and return its epochs and its runtimes.
 
     Args:
         flags: What a user would type behind `avb train`, without `--output_dir`.
         cache: Folder of cached states; None is an empty one that is deleted afterwards.
+        out: Folder that takes what the run leaves; None is one that is deleted afterwards.
     """
     from avb_hf.cli.train import parse, run
 
     with tempfile.TemporaryDirectory() as folder, cache_in(cache or Path(folder) / "cache"):
-        out = Path(folder) / "run"
+        out = Path(out or Path(folder) / "run")
         with watching() as epochs, redirect_stdout(StringIO()):
             run(*parse([*map(str, flags), *UNCHECKED, "--do_train", "--output_dir", str(out)]))
         results = json.loads((out / "all_results.json").read_text())
@@ -47,21 +48,24 @@ def train(flags, cache=None):
             **runtimes,
             "precision": "bf16" if record["flags"]["bf16"] else "fp32",
             "clips": {split: facts["clips"] for split, facts in record["audio"].items()},
-            "scores": _read_scores(out / "predictions.csv"),
         }
 
 
 def fine_tune(corpus, shape, batch_size, flags, epochs=2, cache=None):
-    """Time our fine-tuning of a backbone with random weights."""
-    return train(
-        [
-            *("--source", "avb", "--data_dir", corpus.folder, "--task", "high"),
-            *("--encoder_config", json.dumps({"model_type": "wav2vec2", **shape})),
-            *("--per_device_train_batch_size", batch_size, "--num_train_epochs", epochs),
-            *("--eval_strategy", "no", *flags),
-        ],
-        cache,
-    )
+    """Time our fine-tuning of a backbone with random weights; `scores` are those of predicted clips, if there are."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        result = train(
+            [
+                *("--source", "avb", "--data_dir", corpus.folder, "--task", "high"),
+                *("--encoder_config", json.dumps({"model_type": "wav2vec2", **shape})),
+                *("--per_device_train_batch_size", batch_size, "--num_train_epochs", epochs),
+                *("--eval_strategy", "no", *flags),
+            ],
+            cache,
+            out,
+        )
+        return result | {"scores": _read_scores(out / "predictions.csv")}
 
 
 def state_errors(corpus, shape, clips=4):

@@ -2,7 +2,7 @@
 
 All arms run in one process by turns, on the same clips, with the same head, number of updates and threads. Results go
 to `benchmarks.json` as soon as they are there, and `benchmarks.md` is made of it. A section that is not run keeps what
-the file holds of it.
+the file holds of it; one that fails leaves what it has, and the command fails when all others are done.
 """
 
 import argparse
@@ -11,25 +11,36 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
+import traceback
 import warnings
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+import data_path
+import prediction
 import report
+import scores
 import sections
 from clock import describe_machine
 from frozen import frozen
 
 SECTIONS = {
-    "finetune": sections.fine_tuning,
+    "large": functools.partial(sections.fine_tuning, "LARGE"),
+    "base": functools.partial(sections.fine_tuning, "BASE"),
     "memory": sections.memory,
     "frozen": frozen,
     "loss": sections.whole_batch_loss,
+    "prediction": prediction.prediction,
+    "data": data_path.cost_against_size,
+    "scores": scores.scores,
     "gpu": sections.gpu,
 }
+# Option that turns the command into one arm's own process: what that does.
+PROCESSES = {"memory_of": sections.print_memory, "start_of": data_path.print_start}
 
 
 def parse(argv):
@@ -40,16 +51,18 @@ def parse(argv):
     parser.add_argument(
         "--corpus_clips",
         type=int,
-        help="clips of the fine-tuning corpus (24); more pad less in batches sorted by length",
+        help="clips of the fine-tuning corpus (48); more pad less in batches sorted by length",
     )
-    parser.add_argument("--emogator", help="folder of the EmoGator corpus, for the frozen recipe")
-    parser.add_argument("--whisper", help="folder of a Whisper encoder, for the frozen recipe")
-    parser.add_argument("--clips", type=int, help="training clips of the frozen recipe (all)")
+    parser.add_argument("--checkpoint", help="folder of a fine-tuned model to predict with (random weights of BASE)")
+    parser.add_argument("--emogator", help="folder of the EmoGator corpus, for the frozen recipe and its scores")
+    parser.add_argument("--whisper", help="folder of a Whisper encoder, for the frozen recipe and its scores")
+    parser.add_argument("--clips", type=int, help="training clips of EmoGator (all, or some for the scores)")
     parser.add_argument("--in_full", action="store_true", help="measure all 20 epochs of every cached arm")
     parser.add_argument("--quick", action="store_true", help="tiny backbones and few clips: does it run at all")
     parser.add_argument("--report_only", action="store_true", help="make the page anew from the file of results")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder of page and results")
     parser.add_argument("--memory_of", choices=sections.MEMORY, help=argparse.SUPPRESS)
+    parser.add_argument("--start_of", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.quick:
         options.rounds = 1
@@ -64,23 +77,45 @@ def save(path, results):
     path.with_suffix(".md").write_text(report.page(results), encoding="utf-8")
 
 
+def run_sections(options, path, results):
+    """Run the sections that are wanted.
+
+    Raises:
+        RuntimeError: At the end, if some failed; names them.
+    """
+    failed = {}
+    for name in (name for name in SECTIONS if name in options.only):
+        section = results[name] = {"machine": describe_machine(), "quick": options.quick, "rounds": options.rounds}
+        began = time.perf_counter()
+        try:
+            SECTIONS[name](options, section, functools.partial(save, path, results))
+        except Exception as error:
+            traceback.print_exc()
+            section["error"] = f"{type(error).__name__}: {error}"
+            failed[name] = error
+        section["took"] = round(time.perf_counter() - began)
+        save(path, results)
+    if failed:
+        raise RuntimeError(f"these sections failed: {', '.join(failed)}") from next(iter(failed.values()))
+
+
 def main(argv=None):
     options = parse(argv)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    if options.memory_of:
-        sections.print_memory(options)
-        return
+    for name, process in PROCESSES.items():
+        if getattr(options, name):
+            process(options)
+            return
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "benchmarks.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name in () if options.report_only else options.only:
-        section = results[name] = {"machine": describe_machine(), "quick": options.quick, "rounds": options.rounds}
-        began = time.perf_counter()
-        SECTIONS[name](options, section, functools.partial(save, path, results))
-        section["took"] = round(time.perf_counter() - began)
+    if options.report_only:
         save(path, results)
-    save(path, results)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        options.states = Path(scratch) / "states"  # of Whisper, which one section leaves to another
+        run_sections(options, path, results)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import peers
 from clock import peak_memory
 from corpus import LONGEST, SHAPES, TINY_SHAPES, useful_flops, write_corpus
 
-CLIPS = {"finetune": 24, "memory": 12, "loss": 16, "gpu": 512}
-QUICK_CLIPS = {"finetune": 8, "memory": 8, "loss": 8, "gpu": 8}
+CLIPS = {"finetune": 48, "memory": 12, "loss": 16, "prediction": 48, "gpu": 512}
+QUICK_CLIPS = dict.fromkeys(CLIPS, 8)
 QUICK_LONGEST = 2.5
 ACCUMULATION = 4
 GPU_BATCH = 16
@@ -62,22 +62,22 @@ GPU = {
 }  # fmt: skip
 
 
-def fine_tuning(options, section, save):
-    """Time an epoch of each arm for LARGE and BASE, and compare states and scores."""
-    for size, shape in shapes(options).items():
-        with tempfile.TemporaryDirectory() as folder:
-            corpus = make_corpus(options, "finetune", folder)
-            found = section[size] = {"corpus": corpus.facts(options.batch_size), "arms": {}}
-            found["state_errors"] = ours.state_errors(corpus, shape)
+def fine_tuning(size, options, section, save):
+    """Time an epoch of each arm for LARGE or BASE, and compare states and scores."""
+    shape = shapes(options)[size]
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = make_corpus(options, "finetune", folder)
+        section |= {"corpus": corpus.facts(options.batch_size), "arms": {}}
+        section["state_errors"] = ours.state_errors(corpus, shape)
+        save()
+        scores = {}
+        for _, name, result in by_turns(FINE_TUNING | DEPTHS, corpus, shape, options):
+            scores.setdefault(name, result.pop("scores", None))
+            section["arms"].setdefault(name, []).append(result)
             save()
-            scores = {}
-            for _, name, result in by_turns(FINE_TUNING | DEPTHS, corpus, shape, options):
-                scores.setdefault(name, result.pop("scores", None))
-                found["arms"].setdefault(name, []).append(result)
-                save()
-            in_fp32, in_bf16 = (np.array(scores[f"ours, {precision}"]) for precision in ("fp32", "bf16"))
-            found["bf16_score_difference"] = float(np.abs(in_fp32 - in_bf16).max())
-            save()
+        in_fp32, in_bf16 = (np.array(scores[f"ours, {precision}"]) for precision in ("fp32", "bf16"))
+        section["bf16_score_difference"] = float(np.abs(in_fp32 - in_bf16).max())
+        save()
 
 
 def memory(options, section, save):
