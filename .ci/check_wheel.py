@@ -7,6 +7,8 @@ NEEDED = [
     "avb_hf/py.typed",
     "avb_hf/recipes/quickstart.yaml",
     "avb_hf/recipes/emogator.yaml",
+    "avb_hf/recipes/paper.yaml",
+    "avb_hf/experiments/published.csv",
     "avb_hf/evaluation/ccc/ccc.py",
     "avb_hf/evaluation/uar/uar.py",
 ]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from avb_hf import __version__
 
-# Command: what it does. `avb_hf.cli.<command>` holds its `main(argv)`, which may return an exit code.
+# Command: what it does. `avb_hf.cli.<command>`, with _ for -, holds its `main(argv)`, which may return an exit code.
 COMMANDS = {
     "train": "fine-tune, score and predict; the same as run_avb.py",
     "doctor": "look for what is wrong with a corpus before anything is trained on it",
@@ -20,6 +20,9 @@ COMMANDS = {
     "cache": "list and clear what is kept on disk because it can be made again",
     "audit": "prove that a checkpoint scores a clip alike alone and in any batch",
     "predict": "score the clips of a corpus into a table",
+    "baseline": "train a system that the paper compares itself with",
+    "reproduce": "train and score all that the paper's tables hold, beside the published numbers",
+    "submit-check": "check a contest file before it is sent in",
 }
 
 
@@ -32,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write("usage: avb <command> ...\n\n")
-        sys.stdout.writelines(f"  {name:<10} {text}\n" for name, text in COMMANDS.items())
+        sys.stdout.writelines(f"  {name:<12} {text}\n" for name, text in COMMANDS.items())
         sys.stdout.write("\n`avb <command> --help` tells a command's flags.\n")
         return 0
     if argv[0] == "--version":
@@ -59,7 +62,7 @@ def run(command: str, argv: list[str]) -> int:
     for chatty in ("httpx", "filelock", "numba"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        return importlib.import_module(f"avb_hf.cli.{command}").main(argv) or 0
+        return importlib.import_module(f"avb_hf.cli.{command.replace('-', '_')}").main(argv) or 0
     except (ValueError, TypeError, OSError, ImportError, SafetensorError) as error:
         if os.environ.get("AVB_HF_DEBUG"):
             raise

@@ -11,9 +11,10 @@ from transformers.hf_argparser import HfArg
 from avb_hf.cli.flags import FlagParser, print_help
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from avb_hf.inference.audit import AuditReport
     from avb_hf.inference.sample_clips import ClipSample
-    from avb_hf.model import Wav2Vec2ForVocalBurst
 
 USAGE = "avb audit checkpoint_or_backbone [file_or_folder_of_clips ...] [--flag value ...]"
 SUBJECTS = {"scores": "scores", "states": "raw states of block {config.feature_layer}"}
@@ -64,6 +65,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("clips", nargs="*", default=[])
     args, words = parser.parse(argv)
 
+    import avb_hf.baselines.emo18  # noqa: F401 - so that its checkpoints are known
     from avb_hf.inference.audit import audit
     from avb_hf.inference.load_model import load_audited
     from avb_hf.inference.sample_clips import find_audio, read_sample, synthesise_sample
@@ -82,15 +84,15 @@ def main(argv: list[str]) -> int:
     return 0 if report.passed else 1
 
 
-def describe(name: str, model: Wav2Vec2ForVocalBurst, sample: ClipSample, report: AuditReport) -> list[str]:
+def describe(name: str, model: PreTrainedModel, sample: ClipSample, report: AuditReport) -> list[str]:
     """Say in lines what was audited on what."""
     lengths = [len(clip) / 16_000 for clip in sample.waveforms.values()]
     clips = f"{len(lengths)} clips of {min(lengths):.2f} to {max(lengths):.2f} s"
     if sample.num_cropped:
         clips += f", {sample.num_cropped} of them cut to their middle {sample.max_seconds:g} s"
     subject = SUBJECTS[report.quantity].format(config=model.config)
-    how = f"float32, {model.config._attn_implementation} attention"
-    return [f"{name}: {subject}, {how}; largest value {report.largest_value:.4g}", clips]
+    attention = f", {model.config._attn_implementation} attention" if hasattr(model.config, "encoder_config") else ""
+    return [f"{name}: {subject}, float32{attention}; largest value {report.largest_value:.4g}", clips]
 
 
 def tabulate(report: AuditReport) -> list[str]:

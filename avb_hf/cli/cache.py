@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers.hf_argparser import HfArg
 
 from avb_hf.cli.flags import FlagParser, print_help
+from avb_hf.tasks import check_choice
+
+if TYPE_CHECKING:
+    from avb_hf.data.header_index import IndexSummary
+    from avb_hf.training.state_cache import CacheSummary
 
 USAGE = "avb cache [--clear KEY ...] [--clear_all]"
 
@@ -19,12 +26,27 @@ class CacheArguments:
 
     _argument_group_name: ClassVar[str] = "cache"
 
-    clear: list[str] | None = HfArg(default=None, help="keys of the frozen states to delete")  # type: ignore[assignment]
-    clear_all: bool = HfArg(default=False, help="delete all frozen states")  # type: ignore[assignment]
+    clear: list[str] | None = HfArg(default=None, help="keys of what is to be deleted")  # type: ignore[assignment]
+    clear_all: bool = HfArg(default=False, help="delete all that is listed")  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One thing in the cache.
+
+    Attributes:
+        size: Bytes on disk.
+        content: What it holds, in words.
+        delete: Deletes it.
+    """
+
+    size: int
+    content: str
+    delete: Callable[[], Any]
 
 
 def main(argv: list[str]) -> int:
-    """List the frozen states that are cached, or delete some.
+    """List the frozen states and the indexes of headers that are cached, or delete some.
 
     Args:
         argv: Flags.
@@ -36,22 +58,45 @@ def main(argv: list[str]) -> int:
         print_help([CacheArguments], USAGE)
         return 0
     (args,) = FlagParser([CacheArguments], usage=USAGE).parse(argv)
-    from avb_hf.training.state_cache import clear_cache, list_caches, states_folder
+    from avb_hf.data.user_cache import cache_folder
 
-    caches = list(list_caches())
-    keys = [cache.folder.name for cache in caches] if args.clear_all else args.clear
-    if keys is not None:
-        freed = sum(clear_cache(key) for key in keys)
-        sys.stdout.write(f"deleted {len(keys)} of {len(caches)}, {freed / 1e6:.1f} MB\n")
+    kept = _list_kept()
+    if args.clear is None and not args.clear_all:
+        sys.stdout.write(f"{cache_folder()}\n")
+        sys.stdout.writelines(f"  {key} {one.size / 1e6:>9.1f} MB  {one.content}\n" for key, one in kept.items())
         return 0
-    sys.stdout.write(f"{states_folder()}\n")
-    for cache in caches:
-        sys.stdout.write(
-            f"  {cache.folder.name} {cache.size / 1e6:>9.1f} MB {cache.num_clips:>6} clips  {_describe(cache.facts)}\n"
-        )
+    keys = set(kept if args.clear_all else args.clear)
+    for key in sorted(keys):
+        check_choice("--clear", key, tuple(kept))
+    for key in keys:
+        kept[key].delete()
+    freed = sum(kept[key].size for key in keys)
+    sys.stdout.write(f"deleted {len(keys)} of {len(kept)}, {freed / 1e6:.1f} MB\n")
     return 0
 
 
-def _describe(facts: dict[str, Any]) -> str:
+def _list_kept() -> dict[str, Kept]:
+    from avb_hf.data.header_index import list_indexes
+    from avb_hf.training.state_cache import clear_cache, list_caches
+
+    states = {
+        cache.folder.name: Kept(cache.size, _describe_states(cache), partial(clear_cache, cache.folder.name))
+        for cache in list_caches()
+    }
+    headers = {
+        index.file.name: Kept(index.size, _describe_headers(index), index.file.unlink) for index in list_indexes()
+    }
+    return states | headers
+
+
+def _describe_states(cache: CacheSummary) -> str:
+    facts = cache.facts
     depth = "front end" if facts["block"] == 0 else f"block {facts['block']}"
-    return f"{facts['encoder']['model_type']}, {depth}, {facts['precision']} stored as {facts['dtype']}"
+    made = f"{facts['encoder']['model_type']}, {depth}, {facts['precision']} stored as {facts['dtype']}"
+    return f"frozen states of {cache.num_clips} clips: {made}"
+
+
+def _describe_headers(index: IndexSummary) -> str:
+    if index.audio is None:
+        return "headers, damaged"
+    return f"headers of {index.num_files} files below {index.audio}"

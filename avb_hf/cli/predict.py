@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
 
     from accelerate import PartialState
 
+    import avb_hf.baselines.emo18  # noqa: F401 - so that its checkpoints are known
     from avb_hf.inference.predict import predict_to_file
 
     report = predict_to_file(words.checkpoint, words.inputs, output_args.output, args, overwrite=output_args.overwrite)

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avb_hf.cli.flags import FlagParser, print_help, split_recipe
+from avb_hf.cli.flags import FlagParser, split_recipe
+from avb_hf.cli.system import PROPOSED, System
 from avb_hf.data.arguments import DataArguments
-from avb_hf.training.arguments import CommonArguments, ModelArguments, RunArguments
+from avb_hf.training.arguments import RunArguments
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -17,15 +18,13 @@ if TYPE_CHECKING:
     from avb_hf.training.trainer import VocalBurstTrainer
     from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
-USAGE = "run_avb.py [recipe] [--flag value ...]"
-OUR_GROUPS = [DataArguments, ModelArguments, RunArguments]
 
-
-def main(argv: list[str]) -> int:
+def main(argv: list[str], system: System = PROPOSED) -> int:
     """Train, score and predict as the flags say.
 
     Args:
         argv: Arguments behind the program's name: a recipe, if any, and flags.
+        system: What is trained.
 
     Returns:
         0; or 128 and the number of the signal that stopped the training.
@@ -33,20 +32,14 @@ def main(argv: list[str]) -> int:
     Raises:
         ValueError: If flags or data cannot be used.
     """
-    if "-h" in argv or "--help" in argv:
-        print_help([*OUR_GROUPS, CommonArguments], USAGE)
-        return 0
-    if "--help_all" in argv:
-        from avb_hf.training.training_arguments import VocalBurstTrainingArguments
-
-        print_help([*OUR_GROUPS, VocalBurstTrainingArguments], USAGE)
+    if system.helps(argv):
         return 0
     from avb_hf.training.processes import leave
     from avb_hf.training.signals import StoppedBySignalError
 
     code = 0
     try:
-        run(*parse(argv))
+        run(*parse(argv, system), system)
     except StoppedBySignalError as stop:
         sys.stdout.write(f"{stop}; go on by --resume auto\n")
         code = stop.exit_code
@@ -54,22 +47,26 @@ def main(argv: list[str]) -> int:
     return code
 
 
-def parse(argv: list[str]) -> tuple[DataArguments, ModelArguments, RunArguments, VocalBurstTrainingArguments]:
-    """Turn recipe and flags into arguments.
+def parse(
+    argv: list[str], system: System = PROPOSED
+) -> tuple[DataArguments, Any, RunArguments, VocalBurstTrainingArguments]:
+    """Turn recipe and flags into arguments of data, model, run and training.
 
     Raises:
         ValueError: If a flag does not exist, or a value is not allowed.
     """
-    from avb_hf.training.training_arguments import VocalBurstTrainingArguments
-
-    parser = FlagParser([*OUR_GROUPS, VocalBurstTrainingArguments], usage=USAGE)
-    data, model, run_args, training = parser.parse(split_recipe(argv))
-    run_args.resume = run_args.resume or training.resume_from_checkpoint
-    return data, model, run_args, training
+    parser = FlagParser([*system.flags, system.load()[0]], usage=system.usage)
+    data, model_args, run_args, args = parser.parse(split_recipe(argv))
+    run_args.resume = run_args.resume or args.resume_from_checkpoint
+    return data, model_args, run_args, args
 
 
 def run(
-    data: DataArguments, model_args: ModelArguments, run_args: RunArguments, args: VocalBurstTrainingArguments
+    data: DataArguments,
+    model_args: Any,
+    run_args: RunArguments,
+    args: VocalBurstTrainingArguments,
+    system: System = PROPOSED,
 ) -> None:
     """Check flags and data, build the model, and carry out the run."""
     from transformers import set_seed
@@ -77,13 +74,10 @@ def run(
 
     from avb_hf.data.clips import ClipReader, require_samples
     from avb_hf.data.findings import Finding
-    from avb_hf.data.fingerprint import fingerprint
     from avb_hf.data.sources import infer_task, load_corpus, splits_were_drawn
     from avb_hf.data.splits import subsample
     from avb_hf.training import outcome, processes, run_folder
-    from avb_hf.training.build import build_model
-    from avb_hf.training.estimate import estimate_run
-    from avb_hf.training.plan import describe, describe_plan, try_one_batch
+    from avb_hf.training.plan import describe_data, describe_plan, describe_run, rehearse
     from avb_hf.training.trainer import make_trainer
 
     disable_progress_bar()  # of single files that are read and written; training and data have bars of their own
@@ -97,25 +91,24 @@ def run(
     skipped: list[Finding] = []
     corpus = load_corpus(task, dataclasses.replace(data, max_train_samples=None, max_eval_samples=None), skipped)
     splits = subsample(corpus, data.max_train_samples, data.max_eval_samples, data.split_seed)
-    processes.require_same_everywhere({"checkpoint": checkpoint, **fingerprint(splits)})
+    facts = describe_data(splits, skipped)
+    processes.require_same_everywhere({"checkpoint": checkpoint, **facts["data"]})
 
     set_seed(args.seed)
     labels = splits["train"]["labels"][:] if args.do_train else None
-    model, feature_extractor = build_model(task, model_args, run_args.freeze, labels, run_args.freeze_blocks)
+    _, build = system.load()
+    model, feature_extractor = build(task, model_args, run_args, labels)
     require_samples(splits, model.config.min_samples, model.config.max_samples)
     splits = splits.with_transform(ClipReader(data, min_samples=model.config.min_samples))
     in_bf16 = run_folder.computed_in_bf16(folder, run_args.resume, checkpoint)
     trainer = make_trainer(model, feature_extractor, splits, task, run_args, args, in_bf16)
-    trainer.say(describe_plan(trainer, splits, task))
-    if run_args.dry_run:
-        trainer.say(try_one_batch(trainer, splits) + "\ndry run: nothing was written")
-        return
-    if run_args.estimate:
-        trainer.say(estimate_run(trainer, splits, run_args) + "\nestimate: nothing was written")
+    trainer.say(describe_plan(trainer, facts["audio"]))
+    if run_args.dry_run or run_args.estimate:
+        trainer.say(rehearse(trainer, splits, run_args))
         return
 
     flags = [data, model_args, run_args, args]
-    record = run_folder.make_record(flags, describe(trainer, splits, skipped), trainer.backbone_learning_rate)
+    record = run_folder.make_record(flags, describe_run(trainer) | facts, trainer.backbone_learning_rate)
     drawn = corpus if splits_were_drawn(data) else None
     carry_out(trainer, splits, drawn, record, run_args, data, checkpoint)
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from avb_hf.inference.perturbations import PERTURBATIONS, Batch, alone
 from avb_hf.inference.quantities import QUANTITIES
-from avb_hf.model import VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
+from avb_hf.model import VocalBurstFeatureExtractor
 from avb_hf.tasks import check_choice
 
 
@@ -72,7 +73,7 @@ class AuditReport:
 
 
 def audit(
-    model: Wav2Vec2ForVocalBurst,
+    model: PreTrainedModel,
     feature_extractor: VocalBurstFeatureExtractor,
     clips: Mapping[str, np.ndarray],
     quantity: str = "scores",
@@ -125,7 +126,7 @@ class _Runner:
 
     def __init__(
         self,
-        model: Wav2Vec2ForVocalBurst,
+        model: PreTrainedModel,
         feature_extractor: VocalBurstFeatureExtractor,
         waveforms: Sequence[np.ndarray],
         quantity: str,

@@ -1,11 +1,52 @@
-"""From a folder or Hub id to what is audited of it."""
+"""From a folder or Hub id to a model of ours: the one place that looks at what kind of model it is."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
+from transformers import CONFIG_MAPPING, MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING, PreTrainedModel
+
+from avb_hf.model import VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
 from avb_hf.model.loading_vocal_burst import read_model_type
+
+
+def find_model_class(name_or_path: str) -> type[PreTrainedModel] | None:
+    """Return the class of a fine-tuned model of ours, as it was registered with transformers' Auto classes.
+
+    Args:
+        name_or_path: Hub id or folder.
+
+    Returns:
+        The class; None for anything else, such as a backbone.
+
+    Raises:
+        ValueError: If there is no checkpoint.
+    """
+    model_type = read_model_type(name_or_path, {})
+    if model_type not in CONFIG_MAPPING:
+        return None
+    config_class = CONFIG_MAPPING[model_type]
+    is_ours = hasattr(config_class, "min_samples")  # transformers' own do not tell how short a clip may be
+    return MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING[config_class] if is_ours else None
+
+
+def load_fine_tuned(name_or_path: str, **loading: Any) -> tuple[PreTrainedModel, VocalBurstFeatureExtractor]:
+    """Load a fine-tuned model of ours, of whatever kind, in float32, and its feature extractor.
+
+    Args:
+        name_or_path: Hub id or folder.
+        **loading: Arguments of the model's `from_pretrained`.
+
+    Raises:
+        ValueError: If it is none, or cannot be loaded.
+    """
+    model_class = find_model_class(name_or_path)
+    if model_class is None:
+        model_type = read_model_type(name_or_path, {})
+        hint = "" if model_type in CONFIG_MAPPING else "; one of a baseline is known once the baseline is imported"
+        raise ValueError(f"{name_or_path} is no fine-tuned model of ours: its model_type is {model_type!r}{hint}")
+    model = model_class.from_pretrained(name_or_path, **loading)
+    return model, VocalBurstFeatureExtractor.from_pretrained(name_or_path)
 
 
 def load_audited(
@@ -13,7 +54,7 @@ def load_audited(
     attn_implementation: str | None = None,
     feature_layer: int | None = None,
     masked_group_norm: bool | None = None,
-) -> tuple[Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor, str]:
+) -> tuple[PreTrainedModel, VocalBurstFeatureExtractor, str]:
     """Load a checkpoint of ours, or a backbone under an untrained head, in float32.
 
     Args:
@@ -32,10 +73,9 @@ def load_audited(
     given: dict[str, Any] = {"feature_layer": feature_layer, "masked_group_norm": masked_group_norm}
     fields = {name: value for name, value in given.items() if value is not None}
     attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    if read_model_type(name_or_path, {}) == VocalBurstConfig.model_type:
+    if find_model_class(name_or_path) is not None:
         if fields:
             raise ValueError(f"--{next(iter(fields))} is for a bare backbone: {name_or_path} holds its own")
-        model = Wav2Vec2ForVocalBurst.from_pretrained(name_or_path, **attention)
-        return model, VocalBurstFeatureExtractor.from_pretrained(name_or_path), "scores"
+        return *load_fine_tuned(name_or_path, **attention), "scores"
     model = Wav2Vec2ForVocalBurst.from_pretrained(name_or_path, rnn="none", num_labels=1, **fields, **attention)
     return model, VocalBurstFeatureExtractor.for_backbone(name_or_path, model.config), "states"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from avb_hf.inference.batch_plan import BatchPlan
 from avb_hf.inference.clip_list import ClipList, list_clips, read_lengths
@@ -22,7 +23,7 @@ from avb_hf.inference.predict_arguments import PredictArguments
 from avb_hf.inference.score_files import as_mapping, check_suffix, columns_of
 from avb_hf.inference.scorer import Scorer, make_scorer
 from avb_hf.inference.timing import Choice, choose
-from avb_hf.model import VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
+from avb_hf.model import VocalBurstFeatureExtractor
 
 # Processes meet before and after the work, of which one may have far more than another.
 _PATIENCE = timedelta(days=30)
@@ -63,7 +64,7 @@ class PredictionReport:
 
 
 def predict(
-    model: Wav2Vec2ForVocalBurst | str | os.PathLike,
+    model: PreTrainedModel | str | os.PathLike,
     inputs: str | Path | Sequence[str | Path],
     args: PredictArguments | None = None,
     feature_extractor: VocalBurstFeatureExtractor | None = None,
@@ -89,7 +90,7 @@ def predict(
 
 
 def predict_to_file(
-    model: Wav2Vec2ForVocalBurst | str | os.PathLike,
+    model: PreTrainedModel | str | os.PathLike,
     inputs: str | Path | Sequence[str | Path],
     output: str | Path,
     args: PredictArguments | None = None,
@@ -135,7 +136,7 @@ def predict_to_file(
 
 
 def _set_up(
-    model: Wav2Vec2ForVocalBurst | str | os.PathLike,
+    model: PreTrainedModel | str | os.PathLike,
     inputs: str | Path | Sequence[str | Path],
     args: PredictArguments,
     feature_extractor: VocalBurstFeatureExtractor | None,

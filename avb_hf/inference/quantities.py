@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from avb_hf.model import POOLINGS, VocalBurstConfig, Wav2Vec2ForVocalBurst
+from avb_hf.model import VocalBurstConfig
 
 
 @dataclass(frozen=True)
@@ -21,49 +22,55 @@ class Quantity:
         causes: Function of the configuration to what in it is known to break the independence of clips.
     """
 
-    measure: Callable[[Wav2Vec2ForVocalBurst, Mapping[str, Tensor]], list[Tensor]]
-    tolerance: Callable[[VocalBurstConfig], float]
+    measure: Callable[[PreTrainedModel, Mapping[str, Tensor]], list[Tensor]]
+    tolerance: Callable[[PreTrainedConfig], float]
     is_relative: bool
-    causes: Callable[[VocalBurstConfig], list[str]]
+    causes: Callable[[PreTrainedConfig], list[str]]
 
 
-def measure_scores(model: Wav2Vec2ForVocalBurst, batch: Mapping[str, Tensor]) -> list[Tensor]:
+def measure_scores(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tensor]:
     """Return each clip's scores after the output activation, `(num_labels,)`: probabilities where these are classes."""
     return list(scores_of(model(**batch).logits, model.config))
 
 
-def scores_of(logits: Tensor, config: VocalBurstConfig) -> Tensor:
+def scores_of(logits: Tensor, config: PreTrainedConfig) -> Tensor:
     """Turn a model's `logits` into scores of the same shape: probabilities where labels are classes."""
     return logits.softmax(dim=-1) if config.problem_type == "single_label_classification" else logits
 
 
-def measure_states(model: Wav2Vec2ForVocalBurst, batch: Mapping[str, Tensor]) -> list[Tensor]:
+def measure_states(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[Tensor]:
     """Return each clip's raw states of block `feature_layer` on its valid frames, `(frames, hidden)`."""
     states, num_frames = model.encoder(batch["input_values"], batch["attention_mask"].sum(dim=1))
     return [clip[:count] for clip, count in zip(states, num_frames, strict=True)]
 
 
-def _score_tolerance(config: VocalBurstConfig) -> float:
+def _has_backbone(config: PreTrainedConfig) -> bool:
+    return config.model_type == VocalBurstConfig.model_type
+
+
+def _score_tolerance(config: PreTrainedConfig) -> float:
     # Whisper's raw states reach 500: without LayerNorm or bounded recurrent states their rounding reaches the scores.
-    is_raw_whisper = (
-        config.encoder_config.model_type == "whisper" and config.rnn == "none" and config.states_norm == "none"
-    )
-    return 2e-4 if is_raw_whisper else 1e-5
+    raw_whisper = ("whisper", "none", "none")
+    if _has_backbone(config) and (config.encoder_config.model_type, config.rnn, config.states_norm) == raw_whisper:
+        return 2e-4
+    return 1e-5
 
 
-def _state_tolerance(config: VocalBurstConfig) -> float:
+def _state_tolerance(config: PreTrainedConfig) -> float:
     return 5e-5
 
 
-def _state_causes(config: VocalBurstConfig) -> list[str]:
+def _state_causes(config: PreTrainedConfig) -> list[str]:
     has_group_norm = getattr(config.encoder_config, "feat_extract_norm", None) == "group"
     if config.masked_group_norm or not has_group_norm:
         return []
     return ["masked_group_norm is false: the front end's group norm takes padding into its statistics"]
 
 
-def _score_causes(config: VocalBurstConfig) -> list[str]:
-    if config.pooling_mask or POOLINGS[config.pooling].picks_one_frame:
+def _score_causes(config: PreTrainedConfig) -> list[str]:
+    if not _has_backbone(config):
+        return []
+    if not config.pools_padding:
         return _state_causes(config)
     return [f"pooling_mask is false: {config.pooling} pooling reads padded frames", *_state_causes(config)]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
+from transformers import PreTrainedConfig
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, load_clip, read_header
 from avb_hf.data.locations import AUDIO_SUFFIXES
-from avb_hf.model import VocalBurstConfig
 
 MAX_SECONDS = 30.0
 SYNTHETIC_CLIPS = 16
@@ -56,7 +56,7 @@ def _files_of(path: Path) -> Iterator[Path]:
     yield from files
 
 
-def read_sample(files: Sequence[Path], config: VocalBurstConfig, max_clips: int, seed: int = 0) -> ClipSample:
+def read_sample(files: Sequence[Path], config: PreTrainedConfig, max_clips: int, seed: int = 0) -> ClipSample:
     """Read a seeded sample of clips that is spread over their lengths.
 
     One is drawn from each of `max_clips` equal parts of all clips in order of length; the shortest and the longest are
@@ -87,7 +87,7 @@ def read_sample(files: Sequence[Path], config: VocalBurstConfig, max_clips: int,
     return ClipSample(waveforms, sum(durations[path] > seconds for path in chosen), seconds)
 
 
-def synthesise_sample(config: VocalBurstConfig, max_clips: int = SYNTHETIC_CLIPS, seed: int = 0) -> ClipSample:
+def synthesise_sample(config: PreTrainedConfig, max_clips: int = SYNTHETIC_CLIPS, seed: int = 0) -> ClipSample:
     """Make tones in noise, of the model's shortest clip, and of 0.1 s to 4 s; their loudness differs by a factor of 30.
 
     Args:

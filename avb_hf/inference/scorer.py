@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pad_sequence
-from transformers import BatchFeature
+from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, AudioFileError, load_clip
 from avb_hf.inference.clip_list import ClipList
+from avb_hf.inference.load_model import load_fine_tuned
 from avb_hf.inference.predict_arguments import PredictArguments
 from avb_hf.inference.quantities import scores_of
-from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
-from avb_hf.model.loading_vocal_burst import read_model_type
+from avb_hf.model import VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
 
 NOT_FINITE = "the model's scores are not finite"
 # What of a configuration says where it came from, not what it computes.
@@ -80,7 +80,7 @@ class Scorer:
     """
 
     def __init__(
-        self, model: Wav2Vec2ForVocalBurst, feature_extractor: VocalBurstFeatureExtractor, args: PredictArguments
+        self, model: PreTrainedModel, feature_extractor: VocalBurstFeatureExtractor, args: PredictArguments
     ) -> None:
         self.model, self.feature_extractor = model.float().eval(), feature_extractor
         self.num_workers = args.num_workers or min(4, os.cpu_count() or 1)
@@ -93,7 +93,7 @@ class Scorer:
         )
 
     @property
-    def config(self) -> VocalBurstConfig:
+    def config(self) -> PreTrainedConfig:
         """The model's configuration."""
         return self.model.config
 
@@ -122,9 +122,13 @@ class Scorer:
     def run(self, inputs: BatchFeature) -> Tensor:
         """Score a prepared batch: `(clips, labels)`, float32, probabilities where the labels are classes."""
         on_device = {name: tensor.to(self.model.device, non_blocking=True) for name, tensor in inputs.items()}
-        on_cpu = self.model.device.type == "cpu"
-        logits = self._run_clips_alone(**on_device) if on_cpu else self.model(**on_device).logits
+        alone = self._gains_by_clips_alone()
+        logits = self._run_clips_alone(**on_device) if alone else self.model(**on_device).logits
         return scores_of(logits, self.config).float().cpu()
+
+    def _gains_by_clips_alone(self) -> bool:
+        has_backbone = isinstance(self.model, Wav2Vec2ForVocalBurst)
+        return has_backbone and not self.config.pools_padding and self.model.device.type == "cpu"
 
     def _run_clips_alone(self, input_values: Tensor, attention_mask: Tensor) -> Tensor:
         """Run the backbone clip by clip, since padding costs a CPU more than a batch gains it, and the head at once."""
@@ -198,7 +202,7 @@ class Scorer:
 
 
 def make_scorer(
-    model: Wav2Vec2ForVocalBurst | str | os.PathLike,
+    model: PreTrainedModel | str | os.PathLike,
     feature_extractor: VocalBurstFeatureExtractor | None,
     args: PredictArguments,
     device: torch.device,
@@ -214,13 +218,9 @@ def make_scorer(
     Raises:
         ValueError: If the checkpoint is no fine-tuned one, cannot be loaded, or a model comes without extractor.
     """
-    if isinstance(model, Wav2Vec2ForVocalBurst):
+    if isinstance(model, PreTrainedModel):
         if feature_extractor is None:
             raise ValueError("a model that is given itself needs its feature_extractor beside it")
         return Scorer(model, feature_extractor, args)
-    name = str(model)
-    model_type = read_model_type(name, {})
-    if model_type != VocalBurstConfig.model_type:
-        raise ValueError(f"{name} is no fine-tuned model of ours: its model_type is {model_type!r}")
-    loaded = Wav2Vec2ForVocalBurst.from_pretrained(name).to(device)
-    return Scorer(loaded, feature_extractor or VocalBurstFeatureExtractor.from_pretrained(name), args)
+    loaded, own_extractor = load_fine_tuned(str(model))
+    return Scorer(loaded.to(device), feature_extractor or own_extractor, args)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from .losses_vocal_burst import LOSSES
+from .losses_vocal_burst import CCC_REDUCTIONS, LOSSES
 from .pooling_vocal_burst import POOLINGS
 
 RNNS = ("lstm", "gru", "none")
@@ -22,10 +22,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "pooling": tuple(POOLINGS),
     "pool_over": ("logits", "states"),
     "states_norm": ("none", "layer"),
-    "output_norm": ("none", "batch"),
+    "output_norm": ("none", "batch", "batch_for_ccc"),
     "output_activation": ("none", "sigmoid"),
     "problem_type": ("regression", "single_label_classification"),
     "loss": tuple(LOSSES),
+    "ccc_reduction": tuple(CCC_REDUCTIONS),
 }
 # Dropped blocks and masked frames would make block k's output random or absent; an adapter stands behind it.
 TURNED_OFF = {
@@ -64,13 +65,17 @@ class VocalBurstConfig(PreTrainedConfig):
         rnn_hidden_size: Width of each recurrent layer.
         rnn_num_layers: Number of recurrent layers.
         pooling: Key of `POOLINGS`.
-        pool_over: `logits` pools the linear layer's output per frame (the paper), `states` pools what it reads.
-        pooling_mask: Whether pooling leaves padded frames out. False reproduces code that pooled over them.
-        output_norm: `batch` puts a batch norm over the outputs.
+        pool_over: `logits` pools the linear layer's output per frame (the paper), `states` pools what it reads, which
+            poolings that make wider rows need.
+        pooling_mask: Whether pooling, and a batch norm over frames, leave padded frames out. False reproduces code that
+            did not.
+        output_norm: `batch` puts a batch norm over the outputs; `batch_for_ccc` is `batch` where `loss` is `ccc`, else
+            `none`.
         output_activation: `sigmoid` maps scores into `label_range`; None is `sigmoid` where there is a range.
         label_range: Lowest and highest label of a regression; None if labels are unbounded or classes.
         activation_before_pooling: Whether the activation is applied to frames rather than to the pooled score.
         loss: Key of `LOSSES`; None is `ccc` for a regression, `cross_entropy` for classes.
+        ccc_reduction: Key of `CCC_REDUCTIONS`: how the loss `ccc` puts the outputs together; others do not ask.
         class_weights: Weight of each class in the cross-entropy.
         masked_group_norm: Whether a group-norm front end takes its statistics over valid frames only.
 
@@ -96,6 +101,7 @@ class VocalBurstConfig(PreTrainedConfig):
     label_range: list[float] | tuple[float, float] | None = None
     activation_before_pooling: bool = False
     loss: str | None = None
+    ccc_reduction: str = "mean"
     class_weights: list[float] | None = None
     masked_group_norm: bool = True
 
@@ -108,6 +114,8 @@ class VocalBurstConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.problem_type = self.problem_type or "regression"
         self.loss = self.loss or ("cross_entropy" if self.problem_type == "single_label_classification" else "ccc")
+        if self.output_norm == "batch_for_ccc":
+            self.output_norm = "batch" if self.loss == "ccc" else "none"
         self._check()
 
     def _resolve(self) -> None:
@@ -144,6 +152,12 @@ class VocalBurstConfig(PreTrainedConfig):
             raise ValueError(f"label_range must be (low, high) with low < high, got {self.label_range}")
         if self.activation_before_pooling and self.pool_over == "states":
             raise ValueError("activation_before_pooling needs pool_over='logits': no frame has a score")
+        num_pooled = POOLINGS[self.pooling].widening * self.num_labels
+        if self.pool_over == "logits" and num_pooled != self.num_labels:
+            raise ValueError(
+                f"pooling {self.pooling!r} needs pool_over='states', got 'logits': it would make {num_pooled} scores "
+                f"of {self.num_labels}"
+            )
         if (self.loss == "cross_entropy") != (self.problem_type == "single_label_classification"):
             raise ValueError(f"loss {self.loss!r} does not fit problem_type {self.problem_type!r}")
         if self.class_weights is not None and self.loss != "cross_entropy":
@@ -155,6 +169,11 @@ class VocalBurstConfig(PreTrainedConfig):
     def label_names(self) -> list[str]:
         """Names of the output columns in order."""
         return [self.id2label[index] for index in range(self.num_labels)]
+
+    @property
+    def pools_padding(self) -> bool:
+        """Whether pooling reads padded frames too, so that a clip's scores depend on how far its batch is padded."""
+        return not (self.pooling_mask or POOLINGS[self.pooling].picks_one_frame)
 
     @property
     def max_samples(self) -> int | None:

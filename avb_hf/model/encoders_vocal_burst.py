@@ -80,7 +80,7 @@ class ConvolutionalEncoder:
         self.use_masked_group_norm = use_masked_group_norm
         if config.do_stable_layer_norm:
             self.encoder.layer_norm = nn.Identity()  # stands behind the last block, whose raw output is asked for
-        use_thrifty_dropout(self)
+        use_thrifty_dropout(self, [block.attention for block in self.encoder.layers], config)
         self._no_split_modules = _uncut_classes(self, self.encoder.layers)
 
     @classmethod

@@ -59,13 +59,23 @@ def concordance_cc(preds: Tensor, target: Tensor, eps: float = 0.0) -> Tensor:
     return ccc.masked_fill(count < 2, torch.nan)
 
 
-def ccc_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """One minus the mean CCC over the columns that have at least two labels; 0 if there is none.
+# What the loss of all columns is, of the sum over those that are scored and of their number.
+CCC_REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": lambda total, columns: total / columns.clamp(min=1),
+    "sum": lambda total, columns: total,
+}
+
+
+def ccc_loss(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, ccc_reduction: str = "mean"
+) -> Tensor:
+    """One minus the CCC of each column that has at least two labels, averaged or summed; 0 if there is none.
 
     Args:
         logits: Final scores of shape `(num_samples, num_labels)`.
         labels: Annotations of the same shape; NaN marks a missing one.
         class_weights: Must be None; here so that all losses are called alike.
+        ccc_reduction: Key of `CCC_REDUCTIONS`.
 
     Raises:
         ValueError: If class weights are given.
@@ -73,16 +83,19 @@ def ccc_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None
     _refuse_class_weights("ccc", class_weights)
     ccc = concordance_cc(logits, labels, eps=EPS)
     scored = (~labels.isnan()).sum(dim=0) >= 2
-    return (1 - ccc.masked_fill(~scored, 1)).sum() / scored.sum().clamp(min=1)
+    return CCC_REDUCTIONS[ccc_reduction]((1 - ccc.masked_fill(~scored, 1)).sum(), scored.sum())
 
 
-def mse_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def mse_loss(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, ccc_reduction: str = "mean"
+) -> Tensor:
     """Mean squared error over the labels that are there; 0 if there is none.
 
     Args:
         logits: Final scores of shape `(num_samples, num_labels)`.
         labels: Annotations of the same shape; NaN marks a missing one.
         class_weights: Must be None; here so that all losses are called alike.
+        ccc_reduction: Without effect; here for the same reason.
 
     Raises:
         ValueError: If class weights are given.
@@ -93,13 +106,16 @@ def mse_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None
     return (logits - labels.to(logits.dtype)).where(known, 0).square().sum() / known.sum().clamp(min=1)
 
 
-def cross_entropy_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def cross_entropy_loss(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, ccc_reduction: str = "mean"
+) -> Tensor:
     """Cross-entropy, averaged over the labels that are there by the weights of their classes; 0 if there is none.
 
     Args:
         logits: Raw class scores of shape `(num_samples, num_classes)`.
         labels: Class indices of shape `(num_samples,)`; -100 marks a missing one.
         class_weights: Weight of each class of shape `(num_classes,)`; None weighs all alike.
+        ccc_reduction: Without effect; here so that all losses are called alike.
     """
     logits = at_least_float32(logits)
     if class_weights is not None:
@@ -135,7 +151,7 @@ LOSS_WEIGHTS: dict[str, Callable[[Tensor, Tensor | None], Tensor | None]] = {
     "mse": _number_known,
     "cross_entropy": _weight_known,
 }
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "ccc": ccc_loss,
     "mse": mse_loss,
     "cross_entropy": cross_entropy_loss,

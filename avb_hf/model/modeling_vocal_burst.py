@@ -111,33 +111,35 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             return load_checkpoint(cls, super().from_pretrained, pretrained_model_name_or_path, overrides, kwargs)
         return load_backbone(cls, ENCODERS, model_type, pretrained_model_name_or_path, overrides, kwargs)
 
-    def freeze_feature_encoder(self) -> None:
-        """Freeze the convolutional front end: no gradient, always in evaluation mode."""
-        self.freeze_blocks(0)
+    def freeze_feature_encoder(self, keep_dropout: bool = False) -> None:
+        """Freeze the convolutional front end, as `freeze_blocks(0)` does."""
+        self.freeze_blocks(0, keep_dropout)
 
-    def freeze_blocks(self, num_blocks: int) -> None:
+    def freeze_blocks(self, num_blocks: int, keep_dropout: bool = False) -> None:
         """Freeze all that makes the output of a block: no gradient, always in evaluation mode.
 
         Args:
             num_blocks: The block, counted from 1; 0 is the convolutional front end.
+            keep_dropout: Whether its mode stays that of the model, so that it is run with the rest, in every step.
 
         Raises:
             ValueError: If there is no such block.
         """
         if not 0 <= num_blocks <= self.config.feature_layer:
             raise ValueError(f"freeze_blocks must be from 0 to {self.config.feature_layer}, got {num_blocks}")
-        self._freeze(self.encoder.modules_up_to(num_blocks), num_blocks)
+        self._freeze(self.encoder.modules_up_to(num_blocks), num_blocks, keep_dropout)
 
-    def freeze_base_model(self) -> None:
-        """Freeze the whole backbone: no gradient, always in evaluation mode."""
-        self._freeze([self.encoder], self.config.feature_layer)
+    def freeze_base_model(self, keep_dropout: bool = False) -> None:
+        """Freeze the whole backbone, as `freeze_blocks` of the last block does."""
+        self._freeze([self.encoder], self.config.feature_layer, keep_dropout)
 
-    def _freeze(self, modules: list[nn.Module], num_blocks: int) -> None:
-        self.frozen_blocks = max(num_blocks, self.frozen_blocks or 0)
+    def _freeze(self, modules: list[nn.Module], num_blocks: int, keep_dropout: bool) -> None:
         for module in modules:
             module.requires_grad_(False)
-        self._frozen = [*self._frozen, *modules]
-        self.train(self.training)
+        if not keep_dropout:  # what is drawn anew in every step cannot be run beforehand
+            self.frozen_blocks = max(num_blocks, self.frozen_blocks or 0)
+            self._frozen = [*self._frozen, *modules]
+            self.train(self.training)
 
     def train(self, mode: bool = True) -> Wav2Vec2ForVocalBurst:
         """Set training mode, except for what is frozen."""
@@ -227,12 +229,12 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             states = self.states_norm(states)
         if self.rnn is not None:
             states, _ = self.rnn(states)
-        pools_padding = not (config.pooling_mask or self.pooling.picks_one_frame)
-        pooled_frames = torch.full_like(num_frames, states.shape[1]) if pools_padding else num_frames
+        pooled_frames = torch.full_like(num_frames, states.shape[1]) if config.pools_padding else num_frames
         if config.pool_over == "states":
             pooled = self.pooling(states, pooled_frames)  # (batch, features)
             return self._activate(self._normalise(self.classifier(pooled)))  # (batch, labels)
-        frames = self._normalise(self.classifier(states), pooled_frames)  # (batch, frames, labels)
+        frames = self.classifier(states)  # (batch, frames, labels)
+        frames = self._normalise(frames, num_frames if config.pooling_mask else None)
         if config.activation_before_pooling:
             return self.pooling(self._activate(frames), pooled_frames)  # (batch, labels)
         return self._activate(self.pooling(frames, pooled_frames))  # (batch, labels)
@@ -247,7 +249,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         if labels.shape != expected:
             raise ValueError(f"labels must have shape {tuple(expected)}, got {tuple(labels.shape)}")
         with torch.autocast(logits.device.type, enabled=False):
-            return LOSSES[self.config.loss](logits, labels, self._class_weights(labels))
+            return LOSSES[self.config.loss](logits, labels, self._class_weights(labels), self.config.ccc_reduction)
 
     def loss_weight(self, labels: Tensor) -> Tensor | None:
         """Tell what the loss of a batch divides by: the number of labels that are there, or their classes' weights.
@@ -278,11 +280,11 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         return num_samples
 
     def _normalise(self, scores: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        """Batch-normalise scores over clips, or over clips and the frames that are pooled."""
+        """Batch-normalise scores over clips, and over their frames where they have such, of each the first or all."""
         if self.output_norm is None:
             return scores
         if num_frames is None:
-            return self.output_norm(scores)
+            return self.output_norm(scores.flatten(0, -2)).view_as(scores)
         pooled = torch.arange(scores.shape[1], device=scores.device) < num_frames[:, None]
         return scores.masked_scatter(pooled[:, :, None], self.output_norm(scores[pooled]))
 

@@ -39,17 +39,19 @@ class ModelArguments:
     )
     rnn_hidden_size: int | None = HfArg(default=None, help="width of each recurrent layer (default: 512)")
     rnn_num_layers: int | None = HfArg(default=None, help="number of recurrent layers (default: 2)")
-    pooling: Literal["first", "last", "max", "mean"] | None = HfArg(
-        default=None, help="how frames become one score (default: last)"
+    pooling: Literal["first", "last", "max", "mean", "mean_std", "attentive"] | None = HfArg(
+        default=None, help="how frames become one score (default: last); the last two go with --pool_over states"
     )
     pool_over: Literal["logits", "states"] | None = HfArg(
         default=None, help="pool behind the linear layer or before it (default: logits, behind, as the paper)"
     )
     pooling_mask: bool | None = HfArg(
-        default=None, help="leave padded frames out of the pooling (default: true)", metadata=dict(BARE)
+        default=None,
+        help="leave padded frames out of the pooling, and of a batch norm over frames (default: true)",
+        metadata=dict(BARE),
     )
-    output_norm: Literal["none", "batch"] | None = HfArg(
-        default=None, help="batch norm over the outputs (default: none)"
+    output_norm: Literal["none", "batch", "batch_for_ccc"] | None = HfArg(
+        default=None, help="batch norm over the outputs, always or with the CCC loss (default: none)"
     )
     output_activation: Literal["none", "sigmoid"] | None = HfArg(
         default=None, help="sigmoid maps scores into the label range (default: sigmoid where there is a range)"
@@ -62,7 +64,15 @@ class ModelArguments:
         help="group-norm statistics over valid frames only (default: true; false is stock transformers)",
         metadata=dict(BARE),
     )
+    do_normalize: bool | None = HfArg(
+        default=None,
+        help="bring each clip to zero mean and unit variance (default: as the backbone's preprocessor config says)",
+        metadata=dict(BARE),
+    )
     loss: LossName | None = HfArg(default=None, help="training loss (default: the task's, or the checkpoint's)")
+    ccc_reduction: Literal["mean", "sum"] | None = HfArg(
+        default=None, help="how the CCC loss puts the outputs together (default: mean)"
+    )
     class_weights: Literal["none", "balanced"] = HfArg(
         default="none", help="balanced weighs each class by the inverse of its share of the training clips"
     )
@@ -83,6 +93,9 @@ class RunArguments:
     freeze_blocks: int = HfArg(
         default=0, help="with --freeze feature_encoder: freeze this many transformer blocks as well"
     )
+    frozen_dropout: bool = HfArg(
+        default=False, help="leave dropout on inside what is frozen, as the published code does; needs --cache off"
+    )
     cache: Literal["auto", "off"] = HfArg(
         default="auto", help="compute what is frozen once, and keep it on disk; off computes it in every step"
     )
@@ -92,6 +105,7 @@ class RunArguments:
     precision: Precision = HfArg(
         default="auto", help="what steps are computed in; auto times both on this machine and takes the faster"
     )
+    decay_all: bool = HfArg(default=False, help="weight decay for biases and norms too")
     ccc_scope: CccScope = HfArg(
         default="batch",
         help="the CCC loss is of the whole effective batch, over processes and accumulation, or of each part of it",
@@ -126,6 +140,11 @@ class RunArguments:
             raise ValueError(
                 f"--freeze_blocks must be 0 or more, and goes with --freeze feature_encoder, got {self.freeze_blocks} "
                 f"and --freeze {self.freeze}"
+            )
+        if self.frozen_dropout and (self.freeze == "none" or self.cache != "off"):
+            raise ValueError(
+                "--frozen_dropout goes with something frozen, and needs --cache off: what differs from step to step "
+                f"cannot be computed once; got --freeze {self.freeze} and --cache {self.cache}"
             )
         rate = self.backbone_learning_rate
         if rate is not None and not 0 <= rate < float("inf"):

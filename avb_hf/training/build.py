@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
 from avb_hf.model.loading_vocal_burst import read_model_type
 from avb_hf.tasks import TaskSpec
-from avb_hf.training.arguments import Freeze, ModelArguments
+from avb_hf.training.arguments import Freeze, ModelArguments, RunArguments
 
-# Flags that are fields of the model's configuration.
+# Flags that are fields of the model's configuration; of a checkpoint of ours, those of the loss may be changed.
+LOSS_FIELDS = ("loss", "ccc_reduction")
 HEAD_FIELDS = (
     "feature_layer", "states_norm", "rnn", "rnn_hidden_size", "rnn_num_layers", "pooling", "pool_over", "pooling_mask",
     "output_norm", "output_activation", "activation_before_pooling", "masked_group_norm",
@@ -26,6 +28,20 @@ FREEZERS: dict[str, str | None] = {
     "backbone": "freeze_base_model",
 }
 
+# Makes a model and its feature extractor of task, model's flags, run's flags, and training labels where it is trained.
+ModelBuilder = Callable[
+    [TaskSpec, Any, RunArguments, Sequence[Any] | None], tuple[PreTrainedModel, VocalBurstFeatureExtractor]
+]
+
+
+def build_for_run(
+    task: TaskSpec, args: ModelArguments, run_args: RunArguments, train_labels: Sequence[Any] | None = None
+) -> tuple[Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor]:
+    """Build the proposed model, frozen as the run's flags say; see `build_model`."""
+    return build_model(
+        task, args, run_args.freeze, train_labels, run_args.freeze_blocks, keep_dropout=run_args.frozen_dropout
+    )
+
 
 def build_model(
     task: TaskSpec,
@@ -33,6 +49,7 @@ def build_model(
     freeze: Freeze,
     train_labels: Sequence[Any] | None = None,
     freeze_blocks: int = 0,
+    keep_dropout: bool = False,
 ) -> tuple[Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor]:
     """Load or make the model that the flags describe, and the feature extractor that belongs to it.
 
@@ -42,6 +59,7 @@ def build_model(
         freeze: What is not trained.
         train_labels: Labels of the training split, from which balanced class weights follow; None if not trained.
         freeze_blocks: Transformer blocks that are not trained either.
+        keep_dropout: Whether what is not trained keeps its dropout in training.
 
     Raises:
         ValueError: If there is neither a name nor a configuration, or a checkpoint is of another task.
@@ -51,29 +69,48 @@ def build_model(
         raise ValueError(
             "give one of --model_name_or_path (a backbone or checkpoint) and --encoder_config (random weights)"
         )
-    given = {field: getattr(args, field) for field in HEAD_FIELDS if getattr(args, field) is not None}
-    fields = given | _task_fields(task, args, train_labels)
+    if name is not None and read_model_type(name, {}) == VocalBurstConfig.model_type:
+        model, extractor = _load_checkpoint(name, task, args, train_labels)
+    else:
+        model, extractor = _put_head_on_backbone(name, task, args, train_labels)
+    freezer = FREEZERS[freeze]
+    if freezer is not None:
+        getattr(model, freezer)(keep_dropout)
+    if freeze_blocks:
+        model.freeze_blocks(freeze_blocks, keep_dropout)
+    return model, extractor
+
+
+def _put_head_on_backbone(
+    name: str | None, task: TaskSpec, args: ModelArguments, train_labels: Sequence[Any] | None
+) -> tuple[Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor]:
+    fields = _given(args, HEAD_FIELDS + LOSS_FIELDS) | task_fields(task, args, train_labels)
     if name is None:
         encoder_config = read_encoder_config(str(args.encoder_config))
         model = Wav2Vec2ForVocalBurst(VocalBurstConfig(encoder_config=encoder_config, **fields))
-        extractor = VocalBurstFeatureExtractor.for_backbone(None, model.config)
-    elif _is_own_checkpoint(name):
-        config = VocalBurstConfig.from_pretrained(name)
-        _require_task(config, task, name)
-        _require_head(config, given, name)
-        losses = {"loss": args.loss, "class_weights": fields["class_weights"]}
-        changed = {field: value for field, value in losses.items() if value is not None}
-        model = Wav2Vec2ForVocalBurst.from_pretrained(name, **changed)
-        extractor = VocalBurstFeatureExtractor.from_pretrained(name)
     else:
         model = Wav2Vec2ForVocalBurst.from_pretrained(name, **fields)
-        extractor = VocalBurstFeatureExtractor.for_backbone(name, model.config)
-    freezer = FREEZERS[freeze]
-    if freezer is not None:
-        getattr(model, freezer)()
-    if freeze_blocks:
-        model.freeze_blocks(freeze_blocks)
+    extractor = VocalBurstFeatureExtractor.for_backbone(name, model.config)
+    if args.do_normalize is not None:
+        extractor.do_normalize = args.do_normalize
     return model, extractor
+
+
+def _load_checkpoint(
+    name: str, task: TaskSpec, args: ModelArguments, train_labels: Sequence[Any] | None
+) -> tuple[Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor]:
+    config, extractor = VocalBurstConfig.from_pretrained(name), VocalBurstFeatureExtractor.from_pretrained(name)
+    _require_task(config, task, name)
+    _require_head(config.to_dict() | {"do_normalize": extractor.do_normalize}, args, name)
+    changed = _given(args, LOSS_FIELDS)
+    class_weights = task_fields(task, args, train_labels)["class_weights"]
+    if class_weights is not None:
+        changed["class_weights"] = class_weights
+    return Wav2Vec2ForVocalBurst.from_pretrained(name, **changed), extractor
+
+
+def _given(args: ModelArguments, flags: tuple[str, ...]) -> dict[str, Any]:
+    return {flag: getattr(args, flag) for flag in flags if getattr(args, flag) is not None}
 
 
 def read_encoder_config(text: str) -> dict[str, Any]:
@@ -111,7 +148,17 @@ def balanced_class_weights(labels: Sequence[int], task: TaskSpec) -> list[float]
     return (len(known) / (len(counts) * counts)).tolist()
 
 
-def _task_fields(task: TaskSpec, args: ModelArguments, train_labels: Sequence[Any] | None) -> dict[str, Any]:
+def task_fields(task: TaskSpec, args: Any, train_labels: Sequence[Any] | None) -> dict[str, Any]:
+    """Return what a model's configuration says of the task and its loss.
+
+    Args:
+        task: What the model predicts.
+        args: The model's flags; of them `loss`, which None leaves to the task, and `class_weights`.
+        train_labels: Labels of the training split, from which balanced class weights follow; None if not trained.
+
+    Raises:
+        ValueError: If balanced class weights are asked for without classes, or a class has no clip.
+    """
     if args.class_weights == "balanced" and not task.is_classification:
         raise ValueError(
             f"--class_weights balanced is for classifications; task {task.name!r} is a {task.problem_type}"
@@ -129,15 +176,12 @@ def _task_fields(task: TaskSpec, args: ModelArguments, train_labels: Sequence[An
     }
 
 
-def _is_own_checkpoint(name_or_path: str) -> bool:
-    return read_model_type(name_or_path, {}) == VocalBurstConfig.model_type
-
-
-def _require_head(config: VocalBurstConfig, given: dict[str, Any], name: str) -> None:
-    for field, value in given.items():
-        stored = getattr(config, field)
-        if value != stored:
-            raise ValueError(f"--{field} {value}: {name} was made with {stored}: leave the flag out")
+def _require_head(stored: dict[str, Any], args: ModelArguments, name: str) -> None:
+    given = _given(args, (*HEAD_FIELDS, "do_normalize"))
+    asked = VocalBurstConfig.from_dict(stored | given)  # resolves what follows from other fields
+    for flag, value in given.items():
+        if getattr(asked, flag) != stored[flag]:
+            raise ValueError(f"--{flag} {value}: {name} was made with {stored[flag]}: leave the flag out")
 
 
 def _require_task(config: VocalBurstConfig, task: TaskSpec, name: str) -> None:

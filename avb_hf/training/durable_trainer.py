@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import TorchDynamoPlugin
 from safetensors import SafetensorError
 from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerState
@@ -49,6 +50,17 @@ class DurableTrainer(Trainer):
         self._limit = self.args.save_total_limit  # transformers must not delete before we have sealed
         self._stop_on_signal = StopOnSignal()
         self.add_callback(self._stop_on_signal)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator, and keep it from compiling the whole model, where only its blocks can be.
+
+        Raises:
+            ValueError: If the model is to be compiled and cut into shards.
+        """
+        super().create_accelerator_and_postprocess()
+        if self.args.torch_compile and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError("--torch_compile does not go with FSDP or DeepSpeed: leave it out")
+        self.accelerator.state.dynamo_plugin = TorchDynamoPlugin(backend="no")
 
     def train_and_save(self, checkpoint: str | None) -> None:
         """Train, from a checkpoint if there is one, and write the best model, the state and the training figures.

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Batch = dict[str, Tensor]
 
@@ -73,6 +74,36 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
     start = sum(sizes[: dist.get_rank()])
     everyone = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
     return everyone, slice(start, start + len(rows))
+
+
+def require_uncut_batches(model: nn.Module, accumulation: int, processes: int) -> None:
+    """Refuse to cut the batches of a model whose scores of a clip depend, in training, on the rest of its batch.
+
+    The loss of the parts of such a batch is not that of the whole.
+
+    Args:
+        model: The model. A batch norm that is trained makes its scores so, and pooling over padded frames.
+        accumulation: Batches that make one optimizer step.
+        processes: Processes that train together.
+
+    Raises:
+        ValueError: If there are such, and more than one batch or process.
+    """
+    if accumulation * processes == 1:
+        return
+    mode = model.training
+    norms = [f"{name} is a batch norm" for name, module in model.train().named_modules() if _is_trained_norm(module)]
+    model.train(mode)
+    padding = ["pooling_mask is false: pooling reads padded frames"] * getattr(model.config, "pools_padding", False)
+    if norms or padding:
+        raise ValueError(
+            "a clip's scores depend on the rest of its batch, so no batch may be cut: train in one process with "
+            f"--gradient_accumulation_steps 1, got {processes} and {accumulation} ({'; '.join(norms + padding)})"
+        )
+
+
+def _is_trained_norm(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.training
 
 
 class EffectiveBatch:

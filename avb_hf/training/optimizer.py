@@ -1,13 +1,18 @@
-"""Parameter groups with two learning rates."""
+"""Optimizers that transformers has not, and parameter groups with two learning rates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 BACKBONE_PREFIX = "encoder."
+
+# Optimizers that transformers has not. Adam adds the weight decay to the gradient (D. P. Kingma, J. Ba, 2015), where
+# AdamW takes it off the weights (I. Loshchilov, F. Hutter, 2019).
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam}
 
 
 def parameter_groups(
@@ -20,7 +25,7 @@ def parameter_groups(
         decayed: Names of the parameters that weight decay applies to.
         head_rate: Learning rate of the head.
         backbone_rate: Learning rate of the backbone.
-        weight_decay: Decoupled weight decay of the parameters in `decayed`.
+        weight_decay: Weight decay of the parameters in `decayed`.
 
     Returns:
         Groups for a torch optimizer, without empty ones.

@@ -13,43 +13,60 @@ from transformers import PreTrainedModel
 from avb_hf.data.clips import describe_audio
 from avb_hf.data.findings import Finding
 from avb_hf.data.fingerprint import fingerprint
-from avb_hf.tasks import TaskSpec
-from avb_hf.training.estimate import peak_memory
+from avb_hf.training.arguments import RunArguments
+from avb_hf.training.estimate import estimate_run, peak_memory
 from avb_hf.training.trainer import VocalBurstTrainer
 
 
-def describe_plan(trainer: VocalBurstTrainer, splits: DatasetDict, task: TaskSpec) -> str:
-    """Tell task, data, model and steps of a run, one line each."""
-    args, model = trainer.args, trainer.model
+def describe_data(splits: DatasetDict, skipped: list[Finding]) -> dict[str, Any]:
+    """Collect the facts of a corpus, for the plan and the record of a run; this looks at every file.
+
+    Args:
+        splits: The corpus.
+        skipped: Clips that were left out, and why.
+    """
+    return {
+        "data": fingerprint(splits),
+        "audio": describe_audio(splits),
+        "skipped": [dataclasses.asdict(finding) for finding in skipped],
+    }
+
+
+def describe_plan(trainer: VocalBurstTrainer, audio: dict[str, dict[str, Any]]) -> str:
+    """Tell task, data, model and steps of a run, one line each.
+
+    Args:
+        trainer: Holds task, model and training arguments.
+        audio: What each split holds, as `describe_data` tells it.
+    """
+    args, model, task = trainer.args, trainer.model, trainer.task
     lines = [f"task {task.name}: {len(task.labels)} labels, {task.problem_type}, loss {model.config.loss}"]
-    for name, facts in describe_audio(splits).items():
+    for name, facts in audio.items():
         lines.append(f"{name}: {facts['clips']} clips, {facts['hours']:.2f} h")
     trainable = model.num_parameters(only_trainable=True)
     lines.append(f"model: {model.num_parameters():,} parameters, {trainable:,} of them trained")
     if args.do_train:
         clips_a_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        steps = math.ceil(len(splits["train"]) / clips_a_step)
+        steps = math.ceil(audio["train"]["clips"] / clips_a_step)
         total = args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
         lines.append(f"training: {steps} steps of {clips_a_step} clips an epoch, {total} in all, on {args.device}")
     return "\n".join(lines)
 
 
-def describe(trainer: VocalBurstTrainer, splits: DatasetDict, skipped: list[Finding]) -> dict[str, Any]:
-    """Collect the facts of a run that are not flags, for its record.
-
-    Args:
-        trainer: Holds model and task.
-        splits: The corpus.
-        skipped: Clips that were left out, and why.
-    """
+def describe_run(trainer: VocalBurstTrainer) -> dict[str, Any]:
+    """Collect the facts of a run that are neither flags nor data, for its record."""
     return {
         "task": dataclasses.asdict(trainer.task),
         "model": trainer.model.config.to_dict(),
-        "data": fingerprint(splits),
-        "audio": describe_audio(splits),
-        "skipped": [dataclasses.asdict(finding) for finding in skipped],
         "processes": {"world_size": trainer.args.world_size},
     }
+
+
+def rehearse(trainer: VocalBurstTrainer, splits: DatasetDict, run_args: RunArguments) -> str:
+    """Do the dry run or estimate that is asked for, and tell what came of it."""
+    if run_args.dry_run:
+        return try_one_batch(trainer, splits) + "\ndry run: nothing was written"
+    return estimate_run(trainer, splits, run_args) + "\nestimate: nothing was written"
 
 
 def try_one_batch(trainer: VocalBurstTrainer, splits: DatasetDict) -> str:

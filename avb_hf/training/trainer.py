@@ -23,11 +23,12 @@ from avb_hf.data.collator import VocalBurstCollator
 from avb_hf.evaluation.metrics import METRICS
 from avb_hf.tasks import TaskSpec
 from avb_hf.training.arguments import CccScope, RunArguments
+from avb_hf.training.compiled import compile_blocks
 from avb_hf.training.durable_trainer import DurableTrainer
-from avb_hf.training.exact import EffectiveBatch
+from avb_hf.training.exact import EffectiveBatch, require_uncut_batches
 from avb_hf.training.finite import FiniteGradients
 from avb_hf.training.loader import EpochDataLoader, ProcessBatchSampler
-from avb_hf.training.optimizer import parameter_groups
+from avb_hf.training.optimizer import OPTIMIZERS, parameter_groups
 from avb_hf.training.precision import settle_precision, typical_clips
 from avb_hf.training.processes import raise_everywhere
 from avb_hf.training.progress import Bars, EpochLine, HeadlineMustExist
@@ -48,6 +49,7 @@ class VocalBurstTrainer(DurableTrainer):
         length_pool: Batches that are cut from one pool of clips sorted by length.
         ccc_scope: `batch` makes one loss of an optimizer step, over accumulated batches and processes; `micro` averages
             the losses of its parts, which for the CCC is another loss.
+        decay_all: Whether biases and norms decay too.
         **kwargs: Passed on to transformers' Trainer.
     """
 
@@ -62,13 +64,14 @@ class VocalBurstTrainer(DurableTrainer):
         backbone_learning_rate: float | None = None,
         length_pool: int = 50,
         ccc_scope: CccScope = "batch",
+        decay_all: bool = False,
         **kwargs: Any,
     ) -> None:
         self.task = task
         if backbone_learning_rate is None:
             backbone_learning_rate = HEAD_TO_BACKBONE * args.learning_rate
         self.backbone_learning_rate = backbone_learning_rate
-        self.length_pool, self.ccc_scope = length_pool, ccc_scope
+        self.length_pool, self.ccc_scope, self.decay_all = length_pool, ccc_scope, decay_all
         self._step: EffectiveBatch | None = None
         self._clips_of_step: list[str] = []
         self._norm_of_step = 0.0
@@ -147,6 +150,22 @@ class VocalBurstTrainer(DurableTrainer):
         _, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         return None, logits, labels
 
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(
+        args: VocalBurstTrainingArguments, model: PreTrainedModel | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return class and options of the optimizer that the arguments name, ours or one of transformers."""
+        if args.optim not in OPTIMIZERS:
+            return DurableTrainer.get_optimizer_cls_and_kwargs(args, model)
+        betas = (args.adam_beta1, args.adam_beta2)
+        return OPTIMIZERS[args.optim], {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Name the parameters that decay: all but biases and norms, or all."""
+        if self.decay_all:
+            return [name for name, _ in model.named_parameters()]
+        return super().get_decay_parameter_names(model)
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer, with one learning rate for the head and one for the backbone."""
         if self.optimizer is None:
@@ -209,13 +228,18 @@ def make_trainer(
         computes_in_bf16: Whether the run that is resumed does; None for a new run.
 
     Raises:
-        ValueError: If a run without evaluations is to stop early, or two precisions are asked for.
+        ValueError: If a run without evaluations is to stop early, two precisions are asked for, batches are to be cut
+            that must not be, or what is asked to be compiled cannot be.
     """
+    if args.do_train:
+        require_uncut_batches(model, args.gradient_accumulation_steps, args.world_size)
     patience = run_args.early_stopping_patience
     if patience is not None and args.do_train and args.eval_strategy == "no":
         raise ValueError("--early_stopping_patience needs evaluations, got --eval_strategy no")
     if run_args.dry_run or run_args.estimate:
         args.output_dir = tempfile.gettempdir()  # transformers makes this folder
+    if args.torch_compile:  # first, so that the precision is timed of what will run
+        compile_blocks(model, str(args.torch_compile_backend), args.torch_compile_mode, args.device)
     collator = VocalBurstCollator(feature_extractor, task)
 
     def make_batch() -> dict[str, Tensor]:
@@ -233,6 +257,7 @@ def make_trainer(
         backbone_learning_rate=run_args.backbone_learning_rate,
         length_pool=run_args.length_pool,
         ccc_scope=run_args.ccc_scope,
+        decay_all=run_args.decay_all,
         model=model,
         processing_class=feature_extractor,
         data_collator=collator,

@@ -8,7 +8,9 @@ import torch
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
 
+from avb_hf.tasks import check_choice
 from avb_hf.training.arguments import CommonArguments
+from avb_hf.training.optimizer import OPTIMIZERS
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "prediction_loss_only": (True, "the headline score needs the predictions: leave it out"),
     "remove_unused_columns": (True, "clips are read by column, so every column is used: leave it out"),
 }
+# What `torch.compile` takes here; modes with CUDA graphs would record one for each length of a batch.
+COMPILE_BACKENDS = ("inductor", "aot_eager", "eager")
+COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 
 
 @dataclass
@@ -36,7 +41,13 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
     _argument_group_name = "all flags of transformers"
 
     output_dir: str | None = HfArg(default=None, help="folder for the model, scores and predictions (required)")
-    weight_decay: float = HfArg(default=0.05, help="decoupled weight decay, for all but biases and norms")
+    weight_decay: float = HfArg(
+        default=0.05, help="weight decay of all but biases and norms, decoupled (with --optim adam: L2)"
+    )
+    optim: str = HfArg(
+        default=TrainingArguments.default_optim,
+        help="an optimizer of transformers, or adam, which it has not: Adam with L2 weight decay",
+    )
     lr_scheduler_type: str = HfArg(default="cosine", help="schedule of both learning rates")
     warmup_steps: float = HfArg(default=0.06, help="warm-up in steps, or below 1 as a share of all steps")
     eval_strategy: str = HfArg(default="epoch", help="when to score the validation split")
@@ -71,7 +82,10 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
             self.load_best_model_at_end = False
         if (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
             self.use_cpu = True  # transformers takes bf16 on a CPU only where that is said
+        hidden = self._hide_from_transformers()
         super().__post_init__()
+        for name, value in hidden.items():
+            setattr(self, name, value)
         if self.n_gpu > 1:
             logger.warning(
                 "this is one process: it trains on one of %d GPUs; `accelerate launch --multi_gpu --num_processes %d "
@@ -91,3 +105,23 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
         if not (self.do_train or self.do_eval or self.do_predict):
             raise ValueError("nothing to do: --do_train, --do_eval and --do_predict are all false")
         return self.do_train, self.do_eval, self.do_predict
+
+    def _hide_from_transformers(self) -> dict[str, Any]:
+        """Put flags aside that transformers would refuse, or turn TF32 on for, and return them."""
+        hidden: dict[str, Any] = self._compiling()
+        if self.optim in OPTIMIZERS:
+            hidden["optim"] = self.optim
+            self.optim = self.default_optim
+        if hidden.get("torch_compile"):
+            self.torch_compile, self.torch_compile_backend, self.torch_compile_mode = False, None, None
+        return hidden
+
+    def _compiling(self) -> dict[str, Any]:
+        """Check and complete the flags of `torch.compile`; none where nothing is to be compiled."""
+        if not self.torch_compile and self.torch_compile_backend is None and self.torch_compile_mode is None:
+            return {}
+        backend = self.torch_compile_backend or COMPILE_BACKENDS[0]
+        mode = self.torch_compile_mode or COMPILE_MODES[0]
+        check_choice("--torch_compile_backend", backend, COMPILE_BACKENDS)
+        check_choice("--torch_compile_mode", mode, COMPILE_MODES)
+        return {"torch_compile": True, "torch_compile_backend": backend, "torch_compile_mode": mode}

@@ -11,6 +11,7 @@ from avb_hf.cli import run
 from avb_hf.training.checkpoints import find_damage
 from avb_hf.training.trainer import VocalBurstTrainer
 
+pytestmark = pytest.mark.slow
 LAST = ["--load_best_model_at_end", "false"]  # the weights of the last step tell more than those of the best epoch
 
 

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import yaml
 
 from avb_hf.cli import run
 from avb_hf.cli.flags import recipe_flags, split_recipe
@@ -61,7 +62,9 @@ def test_every_packaged_recipe_parses(tmp_path, entry):
     data, model, _, args = parsed([Path(entry).stem], tmp_path)
     assert (args.do_train, args.do_eval, args.do_predict) == (True, True, True)
     assert args.output_dir == str(tmp_path / "out")
-    assert data.source in entry or model.encoder_config
+    stated = yaml.safe_load(files("avb_hf").joinpath("recipes", entry).read_text())
+    assert data.source == stated.get("source", "avb")
+    assert model.pooling == stated["pooling"]
 
 
 def test_an_empty_value_leaves_the_default(recipe, tmp_path):

@@ -26,11 +26,13 @@ def test_resumed_is_uninterrupted(four_epochs, cut_run, digest, tmp_path, flag):
     assert json.loads((cut_run / "trainer_state.json").read_text())["global_step"] == 12
 
 
+@pytest.mark.slow
 def test_another_seed_ends_elsewhere(four_epochs, digest, tmp_path):
     assert four_epochs("one") == four_epochs("two", "--seed", "7") == 0
     assert digest(tmp_path / "one") != digest(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_end_alike(four_epochs, digest, tmp_path):
     assert four_epochs("one") == four_epochs("two") == 0
     assert digest(tmp_path / "one") == digest(tmp_path / "two")

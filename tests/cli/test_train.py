@@ -15,6 +15,7 @@ from transformers import AutoFeatureExtractor
 from avb_hf.cli import run
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.tasks import TASKS
+from avb_hf.training import plan
 
 CHECKER = Path(__file__).parents[1] / "evaluation" / "contest_checker.py"
 AVB_TASKS = ("high", "two", "culture", "type")
@@ -148,6 +149,17 @@ def test_the_record_of_the_run(finished, corpus_dir):
     assert {name: part["clips"] for name, part in record["audio"].items()} == {"train": 18, "validation": 9, "test": 9}
     assert record["audio"]["train"]["sampling_rates"] == {"16000": 18}
     assert record["model"]["states_norm"] == "none"
+
+
+def test_the_corpus_is_described_once(corpus_dir, tiny_flags, tmp_path, monkeypatch):
+    looks = []
+    for name in ("fingerprint", "describe_audio"):
+        original = getattr(plan, name)
+        monkeypatch.setattr(plan, name, lambda splits, of=original, name=name: looks.append(name) or of(splits))
+    flags = ["--data_dir", corpus_dir, "--task", "two", "--output_dir", tmp_path / "out", *tiny_flags]
+    run_or_tell([*flags, "--max_steps", "1", "--do_train"])
+    assert sorted(looks) == ["describe_audio", "fingerprint"]
+    assert set(load(tmp_path / "out", "resolved_config.json")) >= {"data", "audio", "skipped", "task", "model"}
 
 
 def test_only_evaluating_a_checkpoint_gives_its_scores(finished, corpus_dir, tmp_path, capsys):

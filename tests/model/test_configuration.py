@@ -36,7 +36,7 @@ def test_help_of_flags_names_the_configurations_defaults():
     flags = {field.name: field for field in dataclasses.fields(ModelArguments)}
     defaults = {field.name: field.default for field in dataclasses.fields(VocalBurstConfig) if field.name in flags}
     fixed = {name: str(default).lower() for name, default in defaults.items() if default is not None}
-    assert len(fixed) == 9
+    assert len(fixed) == 10
     assert [name for name in fixed if flags[name].default is not None] == []
     assert [name for name, default in fixed.items() if f"(default: {default}" not in flags[name].metadata["help"]] == []
 
@@ -74,6 +74,24 @@ def test_activation_follows_the_range(tiny_backbone, label_range, expected):
     assert VocalBurstConfig(encoder_config=tiny_backbone, label_range=label_range).output_activation == expected
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"), [({"loss": "ccc"}, "batch"), ({"loss": "mse"}, "none"), (CLASSES, "none")]
+)
+def test_batch_norm_for_the_ccc_follows_the_loss(tiny_backbone, fields, expected):
+    assert VocalBurstConfig(encoder_config=tiny_backbone, output_norm="batch_for_ccc", **fields).output_norm == expected
+
+
+@pytest.mark.parametrize("pooling_mask", [True, False])
+def test_what_pools_padding(tiny_backbone, pooling_mask):
+    reads = {
+        pooling: VocalBurstConfig(
+            encoder_config=tiny_backbone, pooling=pooling, pool_over="states", pooling_mask=pooling_mask
+        ).pools_padding
+        for pooling in POOLINGS
+    }
+    assert reads == {pooling: not pooling_mask and pooling not in ("first", "last") for pooling in POOLINGS}
+
+
 def test_loss_follows_the_problem(tiny_backbone):
     assert VocalBurstConfig(encoder_config=tiny_backbone).loss == "ccc"
     assert VocalBurstConfig(encoder_config=tiny_backbone, **CLASSES).loss == "cross_entropy"
@@ -94,6 +112,8 @@ def test_an_unknown_choice_names_the_nearest(tiny_backbone, field):
         ({"label_range": (0, 0)}, "low < high"),
         ({"label_range": (0, 1, 2)}, "low < high"),
         ({"activation_before_pooling": True, "pool_over": "states"}, "pool_over='logits'"),
+        ({"pooling": "mean_std", "num_labels": 5}, "needs pool_over='states', got 'logits': it would make 10 .* of 5"),
+        ({"pooling": "attentive", "pool_over": "logits"}, "'attentive' needs pool_over='states'"),
         ({"loss": "cross_entropy"}, "'cross_entropy' does not fit problem_type 'regression'"),
         ({"loss": "ccc", **CLASSES}, "'ccc' does not fit problem_type 'single_label_classification'"),
         ({"class_weights": [1.0, 2.0], "num_labels": 2}, "'cross_entropy', got loss 'ccc'"),

@@ -149,6 +149,33 @@ def test_dropout_comes_only_behind_what_is_frozen(one_of_each, depth, make_model
         assert torch.equal(model(*batch).logits, model(*batch).logits) == (depth == 3)
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_dropout_that_is_kept_is_drawn_in_every_step(one_of_each, depth, make_model, clips, pad):
+    model = make_model(one_of_each, backbone_changes=DROPOUT[one_of_each])
+    model.freeze_blocks(depth, keep_dropout=True)
+    assert model.frozen_blocks is None  # nothing can be computed once
+    values, mask = pad(clips)
+    assert torch.equal(model(values, mask).logits, model(values, mask).logits)
+    model.train()
+    assert all(module.training for module in model.modules())
+    first, second = (model(values, mask, labels=torch.rand(len(clips), 3)) for _ in range(2))
+    assert not torch.equal(first.logits, second.logits)
+    first.loss.backward()
+    for name, parameter in model.encoder.named_parameters():
+        is_trained = parameter.requires_grad and parameter.grad is not None
+        assert is_trained != (is_below(name, one_of_each, depth) or name.startswith("embed_positions")), name
+
+
+@pytest.mark.parametrize("freeze", ["freeze_feature_encoder", "freeze_base_model"])
+def test_every_freezer_keeps_dropout_if_asked(freeze, make_model):
+    model = make_model(backbone_changes=DROPOUT["wav2vec2-layer-stable"])
+    getattr(model, freeze)(keep_dropout=True)
+    model.train()
+    assert model.frozen_blocks is None
+    assert all(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.encoder.feature_extractor.parameters())
+
+
 @pytest.mark.parametrize("depth", [-1, 4])
 def test_a_block_that_is_not_there(make_model, depth):
     with pytest.raises(ValueError, match=rf"freeze_blocks must be from 0 to 3, got {depth}"):

@@ -17,6 +17,13 @@ def test_an_exported_model_says_the_same(one_of_each, make_model, batch):
     torch.testing.assert_close(exported(*batch).logits, model(*batch).logits, **EXACT)
 
 
+@pytest.mark.parametrize("pooling", ["mean_std", "attentive"])
+def test_an_exported_pooling_of_states_says_the_same(pooling, make_model, batch):
+    model = make_model(pooling=pooling, pool_over="states").eval()
+    exported = torch.export.export(model, batch, strict=False).module()
+    torch.testing.assert_close(exported(*batch).logits, model(*batch).logits, **EXACT)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_says_the_same(one_of_each, make_model, batch):
     model = make_model(one_of_each).eval()

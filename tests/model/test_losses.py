@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from avb_hf.model import LOSSES, concordance_cc
-from avb_hf.model.losses_vocal_burst import LOSS_WEIGHTS
+from avb_hf.model.losses_vocal_burst import CCC_REDUCTIONS, LOSS_WEIGHTS
 from avb_hf.tasks import LossName
 
 NAN = float("nan")
@@ -115,6 +115,21 @@ def test_ccc_loss_is_one_minus_the_mean_over_columns_with_labels():
     assert LOSSES["ccc"](preds, target, None).item() == pytest.approx(expected, abs=1e-6)  # eps is 1e-8
 
 
+def test_ccc_loss_is_the_sum_over_columns_with_labels_if_asked():
+    preds, target = ragged_labels()
+    target[:, 1] = NAN
+    expected = sum(1 - textbook_ccc(preds[:, c].tolist(), target[:, c].tolist()) for c in (0, 2, 3))
+    assert LOSSES["ccc"](preds, target, None, "sum").item() == pytest.approx(expected, abs=1e-6)
+    assert LOSSES["ccc"](preds, target, None, "mean").item() == pytest.approx(expected / 3, abs=1e-6)
+
+
+def test_other_losses_do_not_ask_how_the_ccc_is_reduced():
+    preds, target = ragged_labels()
+    assert LOSSES["mse"](preds, target, None, "sum") == LOSSES["mse"](preds, target, None)
+    classes = torch.randint(4, (40,))
+    assert LOSSES["cross_entropy"](preds, classes, None, "sum") == LOSSES["cross_entropy"](preds, classes, None)
+
+
 def test_mse_loss_is_that_of_torch_over_the_labels():
     preds, target = ragged_labels()
     known = ~target.isnan()
@@ -170,10 +185,11 @@ DEGENERATE = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", DEGENERATE)
 @pytest.mark.parametrize("loss", REGRESSION)
-def test_degenerate_batches_are_finite(loss, case, dtype):
+@pytest.mark.parametrize("reduction", CCC_REDUCTIONS)
+def test_degenerate_batches_are_finite(loss, case, dtype, reduction):
     logits, labels = DEGENERATE[case]
     logits = logits.to(dtype, copy=True).requires_grad_()
-    value = LOSSES[loss](logits, labels, None)
+    value = LOSSES[loss](logits, labels, None, reduction)
     value.backward()
     assert value.isfinite()
     assert logits.grad.isfinite().all()

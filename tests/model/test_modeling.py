@@ -33,8 +33,12 @@ def by_hand(model, states, num_frames):
     config = model.config
     linear = numpy_of(model.classifier)
     low, high = config.label_range
-    clips = []
-    for row, count in zip(states, num_frames.tolist(), strict=True):
+    clips, counts = [], num_frames.tolist()
+
+    def pool(frames, count):
+        return POOL[config.pooling](frames[:count] if config.pooling == "last" else frames)
+
+    for row, count in zip(states, counts, strict=True):
         if config.pooling_mask:
             row = row[:count]
         x = row.numpy()
@@ -44,10 +48,8 @@ def by_hand(model, states, num_frames):
             x = x * norm["weight"] + norm["bias"]
         if config.rnn != "none":
             x = model.rnn(torch.from_numpy(x)[None])[0][0].detach().numpy()
-        if config.pooling == "last":
-            x = x[:count]
         if config.pool_over == "states":
-            x = POOL[config.pooling](x)[None]
+            x = pool(x, count)[None]
         clips.append(x @ linear["weight"].T + linear["bias"])
     if config.output_norm == "batch":
         batch_norm, everything = numpy_of(model.output_norm), np.concatenate(clips)
@@ -62,8 +64,8 @@ def by_hand(model, states, num_frames):
     if config.pool_over == "states":
         return np.concatenate([activate(clip) for clip in clips])
     if config.activation_before_pooling:
-        return np.stack([POOL[config.pooling](activate(clip)) for clip in clips])
-    return np.stack([activate(POOL[config.pooling](clip)) for clip in clips])
+        return np.stack([pool(activate(clip), count) for clip, count in zip(clips, counts, strict=True)])
+    return np.stack([activate(pool(clip, count)) for clip, count in zip(clips, counts, strict=True)])
 
 
 def shake(model):
@@ -90,16 +92,20 @@ def test_head_is_the_computation_by_hand(make_model, pooling, order, output_norm
     assert len(np.unique(expected.round(3))) == expected.size
 
 
+@pytest.mark.parametrize("pooling_mask", [True, False])
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("pooling", ["max", "mean"])
-def test_batch_norm_in_training_sees_the_frames_that_are_pooled(make_model, pooling, order):
-    model = make_model(pooling=pooling, output_norm="batch", label_range=(0, 1), **ORDERS[order]).train()
+@pytest.mark.parametrize("pooling", POOL)
+def test_batch_norm_in_training_sees_padding_where_nothing_is_masked(make_model, pooling, order, pooling_mask):
+    fields = {"pooling": pooling, "pooling_mask": pooling_mask, **ORDERS[order]}
+    model = make_model(output_norm="batch", label_range=(0, 1), **fields).train()
     shake(model)
     states = torch.randn(4, FRAMES, WIDTH)
     expected = by_hand(model, states, NUM_FRAMES)
+    np.testing.assert_allclose(model.score_states(states, NUM_FRAMES).detach().numpy(), expected, atol=2e-5)
     other_padding = states.masked_fill((torch.arange(FRAMES) >= NUM_FRAMES[:, None])[:, :, None], 100.0)
-    for given in (states, other_padding):
-        np.testing.assert_allclose(model.score_states(given, NUM_FRAMES).detach().numpy(), expected, atol=2e-5)
+    scores = model.score_states(other_padding, NUM_FRAMES).detach().numpy()
+    reads_padding = not pooling_mask and (order != "pool states" or pooling in ("max", "mean"))
+    assert np.allclose(scores, expected, atol=2e-5) != reads_padding
 
 
 @pytest.mark.parametrize("activation", ["none", "sigmoid"])

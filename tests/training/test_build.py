@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from avb_hf.tasks import TASKS, task_from_mapping
-from avb_hf.training.arguments import ModelArguments
-from avb_hf.training.build import balanced_class_weights, build_model, read_encoder_config
+from avb_hf.training.arguments import ModelArguments, RunArguments
+from avb_hf.training.build import balanced_class_weights, build_for_run, build_model, read_encoder_config
 
 TASK = task_from_mapping(
     {"labels": ["a", "b", "c"], "problem_type": "single_label_classification", "class_column": "word"}, "abc"
@@ -92,6 +93,56 @@ def test_a_head_that_the_checkpoint_has_not_is_refused(tiny_backbone, tmp_path):
     assert build_model(TASKS["two"], same, "none")[0].config.pooling == "mean"
     with pytest.raises(ValueError, match=r"--pooling max.*made with mean"):
         build_model(TASKS["two"], ModelArguments(model_name_or_path=str(tmp_path), pooling="max"), "none")
+
+
+@pytest.mark.parametrize("do_normalize", [True, False])
+def test_normalisation_by_flag(tiny_backbone, tiny_backbone_dir, tmp_path, do_normalize):
+    for source in ({}, {"encoder_config": None, "model_name_or_path": str(tiny_backbone_dir)}):
+        args = arguments(tiny_backbone, do_normalize=do_normalize, **source)
+        model, extractor = build_model(TASKS["two"], args, "none")
+        loud = extractor(np.array([3.0, 1.0] * 2_000), return_tensors="np")["input_values"][0]
+        np.testing.assert_allclose(loud[:2], [1, -1] if do_normalize else [3, 1], atol=1e-4)
+    for part in (model, extractor):
+        part.save_pretrained(tmp_path)
+    same = ModelArguments(model_name_or_path=str(tmp_path), do_normalize=do_normalize)
+    assert build_model(TASKS["two"], same, "none")[1].do_normalize is do_normalize
+    other = ModelArguments(model_name_or_path=str(tmp_path), do_normalize=not do_normalize)
+    with pytest.raises(ValueError, match=f"--do_normalize {not do_normalize}: .* was made with {do_normalize}"):
+        build_model(TASKS["two"], other, "none")
+
+
+@pytest.mark.parametrize(("loss", "resolved"), [("ccc", "batch"), ("mse", "none")])
+def test_batch_norm_for_the_ccc_fits_the_checkpoint_that_it_made(tiny_backbone, tmp_path, loss, resolved):
+    args = arguments(tiny_backbone, output_norm="batch_for_ccc", loss=loss)
+    model, extractor = build_model(TASKS["two"], args, "none")
+    assert model.config.output_norm == resolved
+    for part in (model, extractor):
+        part.save_pretrained(tmp_path)
+    again = ModelArguments(model_name_or_path=str(tmp_path), output_norm="batch_for_ccc")
+    assert build_model(TASKS["two"], again, "none")[0].config.output_norm == resolved
+    other = ModelArguments(model_name_or_path=str(tmp_path), output_norm={"batch": "none", "none": "batch"}[resolved])
+    with pytest.raises(ValueError, match=f"made with {resolved}"):
+        build_model(TASKS["two"], other, "none")
+
+
+def test_how_the_ccc_is_reduced_is_a_matter_of_training(tiny_backbone, tmp_path):
+    model, extractor = build_model(TASKS["high"], arguments(tiny_backbone), "none")
+    summing, _ = build_model(TASKS["high"], arguments(tiny_backbone, ccc_reduction="sum"), "none")
+    scores, labels = torch.rand(2, 6, 10)
+    assert summing.compute_loss(scores, labels).item() == pytest.approx(10 * model.compute_loss(scores, labels).item())
+    for part in (model, extractor):
+        part.save_pretrained(tmp_path)
+    args = ModelArguments(model_name_or_path=str(tmp_path), ccc_reduction="sum")
+    assert build_model(TASKS["high"], args, "none")[0].config.ccc_reduction == "sum"
+
+
+def test_frozen_dropout_by_flag(tiny_backbone):
+    run_args = RunArguments(freeze="backbone", frozen_dropout=True, cache="off")
+    model, _ = build_for_run(TASKS["two"], arguments(tiny_backbone), run_args)
+    assert model.train().encoder.training
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+    silent, _ = build_for_run(TASKS["two"], arguments(tiny_backbone), RunArguments(freeze="backbone"))
+    assert not silent.train().encoder.training
 
 
 def test_encoder_config_is_inline_json_or_a_file(tmp_path):

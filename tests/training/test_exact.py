@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from avb_hf import VocalBurstConfig, Wav2Vec2ForVocalBurst
-from avb_hf.training.exact import EffectiveBatch, RandomState, gather_rows
+from avb_hf.training.exact import EffectiveBatch, RandomState, gather_rows, require_uncut_batches
 
 CLIPS = 15  # 16 in one large batch less one: the last batch of an epoch is short
 LABELS = 3
@@ -134,6 +134,41 @@ def test_dropout_is_the_same_in_both_passes(tiny_backbone):
     assert not torch.equal(seen[0], scores(model, batches[0]))
 
 
+# Fields of a model, and what of it makes a clip's scores depend on its batch.
+MIXES_CLIPS = {
+    "nothing": ({"pooling": "max"}, None),
+    "a frame that is picked": ({"pooling": "last", "pooling_mask": False}, None),
+    "padding": ({"pooling": "max", "pooling_mask": False}, "pooling reads padded frames"),
+    "batch norm": ({"output_norm": "batch"}, "output_norm is a batch norm"),
+}
+
+
+@pytest.mark.parametrize("case", MIXES_CLIPS)
+def test_batches_are_cut_only_where_clips_do_not_depend_on_them(tiny_backbone, case):
+    fields, cause = MIXES_CLIPS[case]
+    config = VocalBurstConfig(encoder_config=tiny_backbone, num_labels=2, rnn_hidden_size=4, **fields)
+    for mode in (True, False):
+        model = Wav2Vec2ForVocalBurst(config).train(mode)
+        require_uncut_batches(model, accumulation=1, processes=1)
+        for accumulation, processes in ((2, 1), (1, 2)):
+            if cause is None:
+                require_uncut_batches(model, accumulation, processes)
+            else:
+                with pytest.raises(ValueError, match=f"got {processes} and {accumulation} .*{cause}"):
+                    require_uncut_batches(model, accumulation, processes)
+        assert model.training == mode
+
+
+def test_a_batch_norm_that_is_frozen_mixes_no_clips(tiny_backbone):
+    config = VocalBurstConfig(encoder_config=tiny_backbone, num_labels=2, rnn_hidden_size=4)
+    model = Wav2Vec2ForVocalBurst(config)
+    model.encoder.feature_projection.norm = torch.nn.BatchNorm1d(2)
+    with pytest.raises(ValueError, match=r"encoder\.feature_projection\.norm is a batch norm"):
+        require_uncut_batches(model, 2, 1)
+    model.freeze_base_model()
+    require_uncut_batches(model, 2, 1)
+
+
 def test_random_state_is_restored():
     before = RandomState.now()
     drawn = torch.rand(3)
@@ -168,6 +203,7 @@ def process(tiny_backbone, file):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_processes_are_one_large_batch(tiny_backbone, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
     done = subprocess.run(

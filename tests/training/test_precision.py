@@ -184,6 +184,7 @@ def test_a_resume_never_times_again(train, digest, timed, never_timed, cut_after
     assert digest(resumed) == digest(whole)
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_predicted_in_its_precision(train, read_json, timed, never_timed, tmp_path):
     timed(FASTER)
     whole, later = train(*AUTO, only=()), train(*AUTO)
@@ -198,6 +199,7 @@ def test_a_contradiction_ends_a_run(train, capsys):
     assert not (folder / "resolved_config.json").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_overrides_a_recipes_precision(run_flags, states_dir, read_json, tmp_path):
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"precision": "fp32", "max_steps": 1}))

@@ -96,6 +96,7 @@ def be_one_of_two(folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_agree(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
     done = subprocess.run([*launch, tmp_path], capture_output=True, text=True, timeout=120)

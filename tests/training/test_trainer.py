@@ -62,19 +62,17 @@ def plain_loss(scores, labels):
     return (1 - 2 * covariances / (variances + (scores.mean(0) - labels.mean(0)) ** 2 + 1e-8)).mean()
 
 
-def plain_loop(model, split, steps, rate, backbone_rate, warmup):
+def plain_loop(model, split, steps, rate, backbone_rate, warmup, how):
     """Train as the flags of the test below say, with nothing but PyTorch; return the losses."""
     waves, labels = waves_and_labels(split)
     durations = torch.tensor([len(wave) for wave in waves]) / 16_000
-    rates = {
-        (name.startswith("encoder."), parameter.ndim > 1): []
+    optimizer = how["optimizer"](
+        {
+            "params": [parameter],
+            "lr": backbone_rate if name.startswith("encoder.") else rate,
+            "weight_decay": how["decay"] if parameter.ndim > 1 else how["decay_of_vectors"],
+        }
         for name, parameter in model.named_parameters()
-    }  # fmt: skip
-    for name, parameter in model.named_parameters():
-        rates[name.startswith("encoder."), parameter.ndim > 1].append(parameter)
-    optimizer = torch.optim.AdamW(
-        {"params": parameters, "lr": backbone_rate if is_backbone else rate, "weight_decay": 0.05 * is_matrix}
-        for (is_backbone, is_matrix), parameters in rates.items()
     )
     starts = [group["lr"] for group in optimizer.param_groups]
     sampler, losses, epoch = EpochLengthSampler(durations, BATCH, 42), [], 0
@@ -95,18 +93,34 @@ def plain_loop(model, split, steps, rate, backbone_rate, warmup):
             loss = plain_loss(model(values, mask).logits, labels[batch].float())
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if how["max_norm"] is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), how["max_norm"])
             optimizer.step()
             losses.append(loss.item())
         epoch += 1
     return losses
 
 
-def test_twenty_steps_equal_a_plain_loop(build):
-    run_args = RunArguments(backbone_learning_rate=5e-4)
-    trainer = build(run_args=run_args, max_steps=20, learning_rate=2e-3, warmup_steps=4)
+# Flags, and what they are in PyTorch: the defaults, and those of the paper.
+OPTIMIZATIONS = {
+    "ours": (
+        {"warmup_steps": 4}, {},
+        {"optimizer": torch.optim.AdamW, "decay": 0.05, "decay_of_vectors": 0.0, "max_norm": 1.0},
+    ),
+    "paper": (
+        {"warmup_steps": 0, "optim": "adam", "weight_decay": 0.0625, "max_grad_norm": 0.0}, {"decay_all": True},
+        {"optimizer": torch.optim.Adam, "decay": 0.0625, "decay_of_vectors": 0.0625, "max_norm": None},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OPTIMIZATIONS)
+def test_twenty_steps_equal_a_plain_loop(build, case):
+    flags, run_flags, how = OPTIMIZATIONS[case]
+    run_args = RunArguments(backbone_learning_rate=5e-4, precision="fp32", **run_flags)
+    trainer = build(run_args=run_args, max_steps=20, learning_rate=2e-3, **flags)
     reference = build()
-    expected = plain_loop(reference.model, reference.train_dataset, 20, 2e-3, 5e-4, warmup=4)
+    expected = plain_loop(reference.model, reference.train_dataset, 20, 2e-3, 5e-4, flags["warmup_steps"], how)
     trainer.train()
     assert max(expected) - min(expected) > 0.02, "the losses stand still and would prove nothing"
     assert logged_losses(trainer) == pytest.approx(expected, abs=1e-6)
@@ -126,6 +140,25 @@ def test_biases_and_norms_do_not_decay(build):
     groups = trainer.create_optimizer().param_groups
     spared = {names[id(p)] for group in groups if group["weight_decay"] == 0 for p in group["params"]}
     assert spared == {name for name, parameter in trainer.model.named_parameters() if parameter.ndim == 1}
+
+
+def test_plain_adam_adds_the_decay_to_the_gradient(build):
+    trainer = build(optim="adam", weight_decay=0.3, learning_rate=1e-3, adam_beta1=0.5, adam_epsilon=1e-12)
+    optimizer, weight = trainer.create_optimizer(), trainer.model.classifier.weight
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["betas"][0] == 0.5
+    before = weight.detach().clone()
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()  # a decay that is all of the gradient moves by the learning rate, whatever its size
+    torch.testing.assert_close(before - weight, 1e-3 * before.sign(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("model_args", [{"output_norm": "batch"}, {"pooling": "max", "pooling_mask": False}], ids=str)
+def test_a_model_whose_clips_depend_on_their_batch_is_not_trained_on_parts_of_it(build, model_args):
+    with pytest.raises(ValueError, match="--gradient_accumulation_steps 1, got 1 and 2 "):
+        build(model_args=model_args, gradient_accumulation_steps=2)
+    assert build(model_args=model_args).args.gradient_accumulation_steps == 1
+    build(model_args=model_args, gradient_accumulation_steps=2, do_eval=True)  # nothing is trained
 
 
 def one_step(build, batch_size, accumulation):

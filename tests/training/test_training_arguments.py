@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from transformers import TrainingArguments
 
 from avb_hf.training.arguments import CommonArguments, RunArguments
 from avb_hf.training.training_arguments import REFUSED, VocalBurstTrainingArguments
@@ -67,6 +68,22 @@ def test_counts_start_at_one(flag):
     with pytest.raises(ValueError, match=f"--{flag} must be at least 1, got 0"):
         RunArguments(**{flag: 0})
     assert getattr(RunArguments(**{flag: 1}), flag) == 1
+
+
+@pytest.mark.parametrize("fields", [{"freeze": "backbone"}, {"freeze": "none", "cache": "off"}], ids=str)
+def test_frozen_dropout_needs_something_frozen_and_no_cache(fields):
+    with pytest.raises(ValueError, match="--frozen_dropout goes with something frozen, and needs --cache off"):
+        RunArguments(frozen_dropout=True, **fields)
+    assert RunArguments(frozen_dropout=True, freeze="backbone", cache="off").frozen_dropout
+
+
+def test_optimizers_are_ours_or_those_of_transformers(tmp_path):
+    assert arguments(tmp_path).optim == TrainingArguments.default_optim
+    assert arguments(tmp_path, optim="sgd").optim == "sgd"
+    assert arguments(tmp_path, optim="adam").optim == "adam"
+    assert arguments(tmp_path, optim="adam").to_sanitized_dict()["optim"] == "adam"
+    with pytest.raises(ValueError, match="adamm"):
+        arguments(tmp_path, optim="adamm")
 
 
 def test_refused_values_are_no_defaults(tmp_path):

@@ -1,0 +1,119 @@
+"""A run, and the same run with a seed and a folder: what `avb` is to be called with, and whether it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from avb_hf.data.arguments import DataArguments
+from avb_hf.tasks import TaskSpec
+
+RUNS = "runs"
+# What a run leaves, whatever the system.
+ALL_RESULTS, PREDICTIONS = "all_results.json", "predictions.csv"
+VALIDATION_RESULTS, TEST_RESULTS = "eval_results.json", "test_results.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained on what, whatever the seed.
+
+    Attributes:
+        label: What it is, in a word that a folder can bear.
+        words: Command and flags of `avb`, all but those of seed, folder and team.
+        task: What it predicts.
+        shape: What its costs depend on besides the epochs, such as extractor and RNN.
+        states: Whose frozen states it reads, where it reads any.
+        epochs: How many there are at most.
+    """
+
+    label: str
+    words: tuple[str, ...]
+    task: TaskSpec = field(compare=False)
+    shape: str = field(default="", compare=False)
+    states: str = field(default="", compare=False)
+    epochs: float = field(default=1, compare=False)
+
+    @property
+    def key(self) -> str:
+        """The label and a digest of all flags, so that a run with other flags has another folder."""
+        return f"{self.label}-{hashlib.sha256(shlex.join(self.words).encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with a seed.
+
+    Attributes:
+        run: What is trained.
+        seed: Seed of weights, order and dropout.
+        root: Folder below which all runs are.
+        team: Team in the name of a contest file.
+    """
+
+    run: Run
+    seed: int
+    root: Path
+    team: str
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.run.key}-seed{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Its output folder."""
+        return self.root / RUNS / self.name
+
+    @property
+    def log(self) -> Path:
+        """The file that takes what it writes to the screen."""
+        return self.folder.with_name(f"{self.name}.log")
+
+    @property
+    def argv(self) -> list[str]:
+        """What `avb` is called with, for a log; the same call goes on where an earlier one was cut off."""
+        ending = ["--seed", str(self.seed), "--output_dir", str(self.folder), "--team_name", self.team]
+        return [*self.run.words, *ending, "--disable_tqdm", "true", "--resume", "auto"]
+
+    @property
+    def contest_file(self) -> Path | None:
+        """The contest file that it leaves where the corpus has a test split; None if its task is no contest's."""
+        if self.run.task.submission_name is None:
+            return None
+        from avb_hf.evaluation.contest import contest_file_name
+
+        return self.folder / contest_file_name(self.team, 1, self.run.task)
+
+    def is_finished(self) -> bool:
+        """Whether all that it should leave is there, and as it was sealed."""
+        if not self.folder.is_dir():
+            return False
+        from avb_hf.training.checkpoints import whole_files
+
+        whole, wanted = whole_files(self.folder), {ALL_RESULTS, VALIDATION_RESULTS, PREDICTIONS}
+        if TEST_RESULTS in whole and self.contest_file is not None:
+            wanted.add(self.contest_file.name)
+        return wanted <= whole
+
+
+def make_jobs(runs: Sequence[Run], seeds: Sequence[int], root: Path, team: str) -> list[Job]:
+    """Return all runs with the first seed, then all with the next, so that every cell is filled early."""
+    return [Job(run, seed, root, team) for seed in seeds for run in runs]
+
+
+def data_words(data: DataArguments) -> list[str]:
+    """Return the flags that make such arguments, those at their default left out but for the source."""
+    words = ["--source", data.source]
+    for flag in dataclasses.fields(data):
+        value = getattr(data, flag.name)
+        if flag.name != "source" and value != flag.default:
+            values = value if isinstance(value, list) else [value]
+            texts = [str(item).lower() if isinstance(item, bool) else str(item) for item in values]
+            words += [f"--{flag.name}", *texts]
+    return words

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from avb_hf.cli import train
+from avb_hf.experiments.estimate import ask_in_own_process, estimate_jobs, read_cost
+from avb_hf.experiments.grid import runs_of
+from avb_hf.experiments.jobs import make_jobs
+from avb_hf.experiments.published import read_published
+
+TOLD = """\
+task high: 10 labels, regression, loss ccc
+model: 100,000,000 parameters, 50,000,000 of them trained
+training: 100 steps of 16 clips an epoch, 2000 in all, on cuda:0
+frozen states, once: 1 h 30 min, 13.60 GB
+an epoch: 30 min of training, 3 min of evaluation, bfloat16
+the run: 12 h 00 min at most; peak memory 5.25 GiB
+
+estimate: nothing was written
+"""
+
+
+def test_a_cost_is_read_from_what_a_run_tells():
+    cost = read_cost(TOLD)
+    assert cost.hours == pytest.approx(10.5)
+    assert cost[1:] == pytest.approx((1.5, 13.6, 0.4, 1.6, 5.25))
+    quick = read_cost("model: 1,000 parameters, 10 of them trained\nthe run: 36.0 s at most; peak memory 1.00 GiB\n")
+    assert (quick.hours, quick.filling_hours, quick.states_gb) == pytest.approx((0.01, 0, 0))
+
+
+def test_a_text_without_an_estimate_is_an_error():
+    with pytest.raises(ValueError, match="expected an estimate of a run, got 'nothing'"):
+        read_cost("nothing")
+
+
+def test_costs_add_up(settings_of, corpus_dir, tmp_path):
+    asked = []
+
+    def ask(argv):
+        asked.append(argv)
+        return TOLD
+
+    scores = [score for score in read_published() if score.table in ("III", "V") and score.backbone != "end2you"]
+    jobs = make_jobs(runs_of(scores, settings_of(corpus_dir)), (1, 2), tmp_path, "team")
+    lines = estimate_jobs(jobs, ask).splitlines()
+    assert len(asked) == 2  # a kind is a backbone and a head; loss and task cost the same
+    assert all(argv[-1] == "--estimate" for argv in asked)
+    assert lines[:2] == [
+        "large-lv60k, rnn lstm: 8 runs of 10 h 30 min to 26 h 15 min, 5.25 GiB of memory",
+        "xlsr53, rnn lstm: 8 runs of 10 h 30 min to 26 h 15 min, 5.25 GiB of memory",
+    ]
+    # 4 runs of 20 epochs and 4 of 50 a backbone, and each backbone's states once
+    hours = 2 * (4 * 10.5 + 4 * 26.25 + 1.5)
+    assert lines[2].startswith(f"all 16 runs: {int(hours)} h 00 min at most, one after another")
+    assert lines[3].startswith("disk: 6.4 GB of models and 1.6 GB of checkpoints while a run lasts in ")
+    assert "27.2 GB of frozen states in " in lines[3]
+
+
+def test_nothing_left_costs_nothing():
+    assert estimate_jobs([], None) == "every run is finished: nothing to do"
+
+
+def test_a_real_estimate_can_be_read(corpus_dir, tiny_backbone, tmp_path, capsys):
+    flags = ["--data_dir", str(corpus_dir), "--task", "two", "--encoder_config", json.dumps(tiny_backbone)]
+    flags += ["--rnn_hidden_size", "8", "--freeze", "backbone", "--precision", "fp32"]
+    assert train.main([*flags, "--output_dir", str(tmp_path / "out"), "--estimate"]) == 0
+    cost = read_cost(capsys.readouterr().out)
+    assert 0 < cost.model_gb < 1e-3
+    assert cost.hours + cost.filling_hours > 0
+    assert cost.filling_hours > 0
+
+
+def test_a_mistake_is_told_by_its_last_line():
+    with pytest.raises(ValueError, match=r"avb: the command must be one of .* got 'tarin'"):
+        ask_in_own_process(["tarin"])
