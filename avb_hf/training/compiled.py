@@ -6,6 +6,7 @@ import logging
 
 import torch
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from avb_hf.model import Wav2Vec2ForVocalBurst
 
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 MAX_GRAPHS = 64
 
 
-def compile_blocks(model: Wav2Vec2ForVocalBurst, backend: str, mode: str | None, device: torch.device) -> None:
+def compile_blocks(model: PreTrainedModel, backend: str, mode: str | None, device: torch.device) -> None:
     """Compile the transformer blocks behind what is frozen; parameters keep their names, and scores move by rounding.
 
     Blocks share their graphs, which hold for any number of clips and frames. Convolutions, recurrent layers and loss
@@ -29,8 +30,10 @@ def compile_blocks(model: Wav2Vec2ForVocalBurst, backend: str, mode: str | None,
         device: Where the model will run.
 
     Raises:
-        ValueError: If nothing is left to compile, or this machine cannot compile.
+        ValueError: If the model has no such blocks, none is left to compile, or this machine cannot compile.
     """
+    if not isinstance(model, Wav2Vec2ForVocalBurst):
+        raise ValueError(f"--torch_compile compiles transformer blocks, and {type(model).__name__} has none")
     frozen, depth = model.frozen_blocks or 0, model.config.feature_layer
     if frozen == depth:
         raise ValueError(

@@ -121,6 +121,11 @@ def test_its_batches_are_not_cut(emo18, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_it_has_no_blocks_to_compile(emo18, tmp_path, capsys):
+    assert emo18("run", "--torch_compile") == 2
+    assert "Emo18ForVocalBurst has none" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_it_is_not_trained_in_two_processes(corpus_dir, tmp_path):
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "avb_hf"]
