@@ -14,6 +14,7 @@ _HOMES = {
     "POOLINGS": "avb_hf.model",
     "VocalBurstConfig": "avb_hf.model",
     "VocalBurstFeatureExtractor": "avb_hf.model",
+    "VocalBurstPipeline": "avb_hf.model",
     "Wav2Vec2ForVocalBurst": "avb_hf.model",
     "concordance_cc": "avb_hf.model",
     "VocalBurstTrainer": "avb_hf.training.trainer",

@@ -21,6 +21,8 @@ if [[ -z "$command" ]]; then
   exit 2
 fi
 echo "$command"
+# srun does not take --cpus-per-task over from the job.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
 srun bash -c "exec $command"
 code=$?
 # Three minutes before its time is over the run is sent SIGUSR1: it saves, and exits with 128 + 10.

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in parallel processes, which threads of each would slow down
@@ -16,6 +17,7 @@ import pytest
 import soundfile
 import torch
 
+sys.path.append(str(Path(__file__).parent))  # for helpers that tests share
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RATE = 16_000
 TINY_BACKBONE = {
@@ -46,6 +48,25 @@ def no_network(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stand-in for the Hub that this process is logged in to; `hub.environment(home)` is for subprocesses."""
+    from stand_in_hub import StandInHub
+
+    with StandInHub() as hub:
+        hub.enter(monkeypatch, tmp_path / "hf")
+        yield hub
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_token_on_disk(tmp_path_factory):
+    """Fail at the end if what the tests left in their folders holds a token, but where one was planted on purpose."""
+    from token_scan import PLANTED, files_with_tokens
+
+    yield
+    assert files_with_tokens(tmp_path_factory.getbasetemp(), PLANTED) == []
 
 
 @pytest.fixture(scope="session", autouse=True)

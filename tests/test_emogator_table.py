@@ -14,6 +14,8 @@ import torch
 from scipy import stats
 
 from avb_hf import Wav2Vec2ForVocalBurst
+from avb_hf.baselines import run_functionals
+from avb_hf.cli import run, train
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.clips import ClipReader
 from avb_hf.evaluation.prediction_files import write_predictions
@@ -69,9 +71,14 @@ def test_rows_are_compared_by_contributor(table, tmp_path):
         assert [row["low"], row["high"]] == pytest.approx(np.divide(interval, 30))
         assert row["mean_difference"] == pytest.approx(found["systems"]["fine_tuned"]["test_uar"] - row["test_uar"])
     assert [row.get("undecided") for row in found["systems"].values()] == [False, True, None]
-    assert ["undecided" in line for line in lines] == [False, False, False, True, False]
+    assert ["undecided" in line for line in lines[:5]] == [False, False, False, True, False]
+    head = [cell.strip() for cell in lines[0].strip("|").split("|")]
+    assert head[3:-1] == [f"Δ {name}" for name in [*CONTRIBUTORS[6:], "mean", "95 % interval"]]
+    assert lines[5:7] == ["", lines[6]]
+    for words in ("UAR of ours, fine-tuned, less that of the row", "6 test contributors", "(5 degrees of freedom)"):
+        assert words in lines[6]
     assert lines[3].startswith("| Emo-18 | 0.100 | 0.383 | -0.100 | +0.100 | +0.000 | +0.100 | +0.100 | -0.100 |")
-    assert [line.split(" | ")[-1] for line in lines[2:]] == ["? |", "12.3 |", "? |"]
+    assert [line.split(" | ")[-1] for line in lines[2:5]] == ["? |", "12.3 |", "? |"]
 
 
 def test_of_several_runs_the_best_on_validation_counts(table, tmp_path):
@@ -110,12 +117,64 @@ def test_every_contributor_is_tested_by_one_fold_that_has_not_heard_it(table, tm
     table.main(["--data_dir", str(tmp_path), "--output_dir", str(tmp_path / "out"), "--only", "cross_validation"])
     assert sorted(tested) == CONTRIBUTORS
     assert all(set(table.HEADS[best.split("/")[1]]) < set(flags) for flags in commands)
+    told = (tmp_path / "out" / "table.md").read_text().splitlines()[-1]
+    assert "(11 degrees of freedom)" in told
+    assert "The head is the one that is best on the table's validation contributors" in told
     found = json.loads((tmp_path / "out" / "table.json").read_text())["cross_validation"]
     assert found["contributors"] == pytest.approx({name: i / 30 for i, name in enumerate(CONTRIBUTORS)})
     assert found["uar"] == pytest.approx(5.5 / 30)
     interval = stats.ttest_1samp(np.arange(12) / 30, 0).confidence_interval()
     assert [found["low"], found["high"]] == pytest.approx(list(interval))
     assert found["cpu_minutes"] >= 0
+
+
+@pytest.fixture
+def understood(table, monkeypatch):
+    """What the commands that would run are parsed to: flags by name, and of `avb` what is trained."""
+    parsed = []
+
+    def keep(system, *groups):
+        parsed.append({name: value for group in groups for name, value in vars(group).items()} | {"system": system})
+
+    def call(command, check):
+        assert (command[:3], check) == ([sys.executable, "-m", "avb_hf"], True)
+        assert run(command[3], command[4:]) == 0
+
+    monkeypatch.setattr(train, "run", lambda *groups: keep(groups[4].usage.split(" [")[0], *groups[:4]))
+    monkeypatch.setattr(run_functionals, "run_functionals", lambda system, *groups: keep(system, *groups))
+    monkeypatch.setattr(table.subprocess, "run", call)
+    return parsed
+
+
+def test_every_command_line_is_one_that_avb_takes(table, understood, tmp_path):
+    for name in CONTRIBUTORS:
+        (tmp_path / f"{name}-01-1.mp3").touch()
+    for head in table.RUNS["frozen"]:
+        leave_predictions(tmp_path / "out" / head, [6 if head == "frozen/attentive_6" else 3] * 12)
+    places = ["--data_dir", str(tmp_path), "--model_name_or_path", "whisper", "--output_dir", str(tmp_path / "out")]
+    options = table.parse(places)
+    by_us = ("chance", "duration", "whisper")
+    runs = {
+        name: command for system in table.RUNS if system not in by_us for name, command in table.RUNS[system].items()
+    }
+    for name, command in runs.items():
+        command(options, tmp_path / "out" / name)
+    assert {flags["source"] for flags in understood} == {"emogator"}
+    assert {flags["data_dir"] for flags in understood} == {str(tmp_path)}
+    assert [flags["output_dir"] for flags in understood] == [str(tmp_path / "out" / name) for name in runs]
+    by_name = dict(zip(runs, understood, strict=True))
+    assert [by_name[name]["system"] for name in ("egemaps", "compare")] == ["egemaps", "compare"]
+    assert by_name["emo18"]["system"] == "avb baseline emo18"
+    heads = [by_name[f"frozen/{head}"] for head in table.HEADS]
+    assert [(flags["pooling"], flags["feature_layer"]) for flags in heads] == [
+        ("mean_std", 5), ("mean_std", 6), ("attentive", 5), ("attentive", 6),
+    ]  # fmt: skip
+    folds = [by_name[name] for name in table.RUNS["cross_validation"]]
+    assert {(flags["pooling"], flags["feature_layer"], flags["freeze"]) for flags in folds} == {
+        ("attentive", 6, "backbone")
+    }
+    assert len({flags["split_file"] for flags in folds}) == 6
+    assert {flags["model_name_or_path"] for flags in [*heads, *folds, by_name["fine_tuned"]]} == {"whisper"}
 
 
 def test_folds_need_the_frozen_heads_first(table, tmp_path):

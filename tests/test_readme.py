@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import librosa
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(?:<!-- needs: ([\w, ]+) -->\n)?```(bash|python)\n(.*?)```", re.DOTALL)
 SET_UP = re.compile(r"^test -d \.venv .* -e (?:\.|'\.\[test\]') && ")
+SPAN = re.compile(r"[\d.]+ to [\d.]+ s: \w+")
 TIMEOUT = 420
 # What stands in for machines that are not here.
 ELSEWHERE = {
@@ -42,10 +46,20 @@ def copy(tmp_path_factory, corpus_dir):
     (folder / ".venv").symlink_to(sys.prefix)
     clips = sorted((corpus_dir / "audio" / "any").glob("*.wav"))
     shutil.copy(clips[0], folder / "clip.wav")
+    write_recording(clips[:3], folder / "recording.wav")
     table = pd.DataFrame({"path": clips, "speaker": [f"s{i % 6}" for i in range(len(clips))]})
     table["emotion"] = [("amusement", "sadness")[i % 2] for i in range(len(clips))]
     table.to_csv(folder / "clips.csv", index=False)
     return folder
+
+
+def write_recording(clips, path):
+    """Write a minute in stereo at 44.1 kHz, with a clip every 15 s over faint noise."""
+    samples = 1e-3 * np.random.default_rng(0).standard_normal(60 * 44_100)
+    for index, clip in enumerate(clips):
+        burst, start = librosa.load(clip, sr=44_100)[0], (5 + 15 * index) * 44_100
+        samples[start : start + len(burst)] += burst
+    soundfile.write(path, np.stack([samples, samples], axis=1), 44_100)
 
 
 def run(command, folder):
@@ -104,7 +118,10 @@ def test_every_block_runs(copy, stand_ins):
             assert text.strip() == '.venv/bin/pytest -q -n 2 -m "not slow"'
             continue
         if language == "python":
-            run([sys.executable, "-c", text], copy)
+            said = run([sys.executable, "-c", text], copy)
+            if "recording.wav" in text:
+                starts = {float(line.split()[0]) // 15 for line in said.splitlines() if SPAN.fullmatch(line)}
+                assert starts == {0, 1, 2}
             continue
         run(["bash", "-c", text.strip() + (" --dry_run" if needs else "")], copy)
     assert (copy / "runs" / "quickstart" / "all_results.json").is_file()

@@ -16,13 +16,13 @@ from transformers.trainer_pt_utils import safe_globals
 
 import avb_hf
 from avb_hf.cli import run
+from avb_hf.data.hub_account import LIKE_A_TOKEN
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.training.checkpoints import seal
 from avb_hf.training.run_folder import find_checkpoint
 from avb_hf.training.trainer import VocalBurstTrainer
 
 TOKEN = "hf_" + "Xy7Qw3Er9Tz5" * 2 + "UioPasDfGh"  # a token's form: 34 letters and digits behind the first three
-LIKE_A_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{20,}")
 MODULES = sorted(Path(avb_hf.__file__).parent.rglob("*.py"))
 
 
@@ -272,7 +272,7 @@ def test_no_token_and_no_pickle_in_what_a_run_leaves(flags, tmp_path, monkeypatc
     assert train_from(flags, tmp_path / "run", tmp_path / "again", "--overwrite", "--log_level", "debug") == 0
     files = files_of(tmp_path)
     assert len(files) > 30
-    assert {path.suffix for path in files} == {".json", ".safetensors", ".csv", ".pt", ".pth"}
+    assert {path.suffix for path in files} == {".json", ".safetensors", ".csv", ".pt", ".pth", ".py", ".md"}
     for path in files:
         content = path.read_bytes()
         assert TOKEN.encode() not in content

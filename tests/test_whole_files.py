@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from avb_hf import whole_files
-from avb_hf.whole_files import is_draft, sync, whole_file
+from avb_hf.whole_files import is_draft, read_json, sync, whole_file, write_json
 
 
 @pytest.fixture
@@ -88,3 +88,37 @@ def test_files_of_others_are_no_drafts(tmp_path, name):
 def test_a_file_that_cannot_be_synced_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         sync([tmp_path / "gone"])
+
+
+def test_where_folders_cannot_be_opened_and_files_are_forced_out_by_writers_all_is_written(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    os_open, forced = os.open, []
+
+    def open_files_alone(path, *args, **kwargs):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied")
+        return os_open(path, *args, **kwargs)
+
+    def require_writer(descriptor):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+            raise OSError(9, "Bad file descriptor")
+        forced.append(descriptor)
+
+    monkeypatch.setattr(whole_files, "_ON_WINDOWS", True)
+    monkeypatch.setattr(whole_files.os, "open", open_files_alone)
+    monkeypatch.setattr(whole_files.os, "fsync", require_writer)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    assert len(forced) == 1
+
+
+def test_json_that_is_damaged_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json is damaged: Expecting"):
+        read_json(tmp_path / "a.json")
+
+
+def test_what_json_does_not_know_is_written_as_text(tmp_path):
+    write_json(tmp_path / "a.json", {"ü": tmp_path})
+    assert (tmp_path / "a.json").read_bytes().endswith(b"\n")
+    assert read_json(str(tmp_path / "a.json")) == {"ü": str(tmp_path)}

@@ -20,9 +20,12 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from avb_hf.model import VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
+from avb_hf.baselines.losses import FITTING_LOSSES
+from avb_hf.model import VocalBurstFeatureExtractor
 from avb_hf.model.loading_vocal_burst import load_checkpoint
-from avb_hf.model.pooling_vocal_burst import LastPooling, frame_mask
+from avb_hf.model.losses_vocal_burst import ConfiguredLoss
+from avb_hf.model.masks_vocal_burst import count_samples, frame_mask
+from avb_hf.model.pooling_vocal_burst import LastPooling
 from avb_hf.tasks import check_choice
 
 FRAME_SAMPLES = 1_600
@@ -31,12 +34,6 @@ CHANNELS = (1, 64, 128, 256)
 STAGES = ((8, 3, 10), (6, 2, 8), (6, 2, 8))
 FRAME_FEATURES = 512
 RNN_HIDDEN_SIZE, RNN_NUM_LAYERS = 256, 2
-
-# Losses of each kind of problem, the paper's first.
-LOSSES_OF: dict[str, tuple[str, ...]] = {
-    "regression": ("mse", "ccc"),
-    "single_label_classification": ("cross_entropy",),
-}
 
 
 class Emo18Config(PreTrainedConfig):
@@ -61,8 +58,8 @@ class Emo18Config(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.problem_type = self.problem_type or "regression"
-        check_choice("problem_type", self.problem_type, tuple(LOSSES_OF))
-        losses = LOSSES_OF[self.problem_type]
+        check_choice("problem_type", self.problem_type, tuple(FITTING_LOSSES))
+        losses = FITTING_LOSSES[self.problem_type]
         self.loss = self.loss or losses[0]
         check_choice(f"loss of a {self.problem_type}", self.loss, losses)
 
@@ -82,7 +79,7 @@ class Emo18Config(PreTrainedConfig):
         return FRAME_SAMPLES
 
 
-class Emo18ForVocalBurst(PreTrainedModel):
+class Emo18ForVocalBurst(ConfiguredLoss, PreTrainedModel):
     """A convolutional and recurrent network that scores vocal bursts from the waveform.
 
     Waveform -> frames of 0.1 s -> three times convolution, batch norm, leaky ReLU and max pooling -> LSTM -> linear
@@ -102,12 +99,6 @@ class Emo18ForVocalBurst(PreTrainedModel):
     input_modalities = ("audio",)
     accepts_loss_kwargs = False  # a number of labels to divide by: the whole batch makes one loss
     frozen_blocks: int | None = None  # all is trained, so nothing is computed once
-
-    # The losses, and the rules for masks and short clips, are those of the proposed model.
-    compute_loss = Wav2Vec2ForVocalBurst.compute_loss
-    loss_weight = Wav2Vec2ForVocalBurst.loss_weight
-    _class_weights = Wav2Vec2ForVocalBurst._class_weights
-    _num_samples = Wav2Vec2ForVocalBurst._num_samples
 
     def __init__(self, config: Emo18Config) -> None:
         super().__init__(config)
@@ -160,7 +151,7 @@ class Emo18ForVocalBurst(PreTrainedModel):
         Raises:
             ValueError: If a clip is shorter than a frame, or labels have the wrong shape.
         """
-        num_frames = self._num_samples(input_values, attention_mask) // FRAME_SAMPLES
+        num_frames = count_samples(input_values, attention_mask, FRAME_SAMPLES) // FRAME_SAMPLES
         features = self._convolve(input_values, num_frames)  # (batch, frames, features)
         with torch.autocast(features.device.type, enabled=False):
             states, _ = self.rnn(features)  # (batch, frames, hidden)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from avb_hf.baselines.emo18 import LOSSES_OF, Emo18Config, Emo18ForVocalBurst
+from avb_hf.baselines.emo18 import Emo18Config, Emo18ForVocalBurst
 from avb_hf.baselines.emo18_arguments import Emo18Arguments, Emo18CommonArguments, with_default
+from avb_hf.baselines.losses import FITTING_LOSSES
 from avb_hf.model import VocalBurstFeatureExtractor
 from avb_hf.tasks import TaskSpec
 from avb_hf.training.arguments import RunArguments
@@ -39,6 +40,6 @@ def build_emo18(
     Raises:
         ValueError: If loss or class weights do not fit the task.
     """
-    fields = task_fields(task, args, train_labels) | {"loss": args.loss or LOSSES_OF[task.problem_type][0]}
+    fields = task_fields(task, args, train_labels) | {"loss": args.loss or FITTING_LOSSES[task.problem_type][0]}
     model = Emo18ForVocalBurst(Emo18Config(**fields))
     return model, VocalBurstFeatureExtractor(do_normalize=False, min_samples=model.config.min_samples)

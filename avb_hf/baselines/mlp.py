@@ -17,19 +17,14 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from avb_hf.baselines.functionals_arguments import MlpArguments
+from avb_hf.baselines.losses import FITTING_LOSSES
 from avb_hf.evaluation import metrics
 from avb_hf.model.losses_vocal_burst import LOSSES
-from avb_hf.tasks import LossName, TaskSpec, check_choice, task_from_mapping
-from avb_hf.training.durable import read_json, write_json
-from avb_hf.whole_files import whole_file
+from avb_hf.tasks import TaskSpec, check_choice, task_from_mapping
+from avb_hf.whole_files import read_json, whole_file, write_json
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MODEL_TYPE = "organisers_mlp"
-# By kind of problem, the losses that fit it; the organisers' stands first.
-FITTING_LOSSES: dict[str, tuple[LossName, ...]] = {
-    "regression": ("mse", "ccc"),
-    "single_label_classification": ("cross_entropy",),
-}
 _PREDICTED_AT_ONCE = 1024
 
 

@@ -22,24 +22,17 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.data.clips import describe_audio, is_labelled
 from avb_hf.data.findings import Finding
 from avb_hf.data.fingerprint import fingerprint
-from avb_hf.data.sources import infer_task, load_corpus, splits_were_drawn
+from avb_hf.data.sources import infer_task, load_corpus, resolve_commit, splits_were_drawn
 from avb_hf.data.splits import subsample
 from avb_hf.evaluation.contest import contest_file_name
 from avb_hf.evaluation.metrics import METRICS
 from avb_hf.evaluation.result_table import result_table
 from avb_hf.tasks import TaskSpec, check_choice
 from avb_hf.training.checkpoints import whole_files
-from avb_hf.training.durable import read_json, write_json
 from avb_hf.training.outcome import PREFIXES, TEST, VALIDATION, Predictions, check_contest_name, write_files
-from avb_hf.training.run_folder import (
-    FREE_TO_CHANGE,
-    PREDICTIONS,
-    RECORDED_PACKAGES,
-    RESOLVED_CONFIG,
-    begin,
-    check_output_dir,
-    seal_results,
-)
+from avb_hf.training.run_folder import PREDICTIONS, begin, check_output_dir, seal_results
+from avb_hf.training.run_record import FREE_TO_CHANGE, RECORDED_PACKAGES, RESOLVED_CONFIG
+from avb_hf.whole_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +80,7 @@ def run_functionals(system: str, data: DataArguments, args: FunctionalsArguments
     """
     check_choice("system", system, tuple(FEATURE_SETS))
     opensmile_version()
+    data.dataset_revision = resolve_commit(data)
     task, folder = infer_task(data), Path(str(args.output_dir))
     check_contest_name(args.team_name, args.submission, task)
     MlpEstimator(task, args)  # refuses a loss that does not fit

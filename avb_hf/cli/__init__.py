@@ -20,6 +20,7 @@ COMMANDS = {
     "cache": "list and clear what is kept on disk because it can be made again",
     "audit": "prove that a checkpoint scores a clip alike alone and in any batch",
     "predict": "score the clips of a corpus into a table",
+    "export": "write a checkpoint to an ONNX file that is proven to say the same",
     "baseline": "train a system that the paper compares itself with",
     "reproduce": "train and score all that the paper's tables hold, beside the published numbers",
     "submit-check": "check a contest file before it is sent in",
@@ -59,7 +60,7 @@ def run(command: str, argv: list[str]) -> int:
         argv: The command's arguments.
     """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx", "filelock", "numba"):
+    for chatty in ("httpx", "httpx2", "httpcore2", "filelock", "numba"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         return importlib.import_module(f"avb_hf.cli.{command.replace('-', '_')}").main(argv) or 0

@@ -32,6 +32,7 @@ class AuditArguments:
     attn_implementation: Literal["eager", "sdpa"] | None = HfArg(
         default=None, help="attention of the backbone (default: sdpa where transformers has it)"
     )
+    model_revision: str | None = HfArg(default=None, help="branch, tag or commit of a Hub id (default: main)")
     feature_layer: int | None = HfArg(
         default=None, help="block of a bare backbone whose raw output is audited (default: 12, or the last)"
     )
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> int:
 
     name, files = words.checkpoint_or_backbone, find_audio(words.clips)
     model, extractor, quantity = load_audited(
-        name, args.attn_implementation, args.feature_layer, args.masked_group_norm
+        name, args.attn_implementation, args.feature_layer, args.masked_group_norm, args.model_revision
     )
     sample = (
         read_sample(files, model.config, args.max_clips, args.seed)

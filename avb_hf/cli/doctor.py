@@ -13,7 +13,8 @@ from transformers.hf_argparser import HfArg
 
 from avb_hf.cli.flags import FlagParser, print_help, recipe_flags
 from avb_hf.data.arguments import DataArguments
-from avb_hf.training.arguments import ModelArguments, RunArguments
+from avb_hf.training.arguments import RunArguments
+from avb_hf.training.lora_arguments import LoraArguments
 
 USAGE = "avb doctor [recipe] [--flag value ...]"
 EXPLANATION = """
@@ -80,7 +81,7 @@ def _without_training(argv: list[str]) -> list[str]:
         return argv
     from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
-    groups = (ModelArguments, RunArguments, VocalBurstTrainingArguments)
+    groups = (LoraArguments, RunArguments, VocalBurstTrainingArguments)
     names = [field.name for group in groups for field in dataclasses.fields(group)]
     hyphened = [name.replace("_", "-") for name in names]  # a recipe may spell its flags so
     return recipe_flags(argv[0], left_out=names + hyphened) + argv[1:]

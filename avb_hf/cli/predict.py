@@ -12,11 +12,15 @@ from avb_hf.inference.predict_arguments import PredictArguments
 USAGE = "avb predict CHECKPOINT INPUT [INPUT ...] --output FILE [--flag value ...]"
 EXPLANATION = """
 An INPUT is an audio file, a folder (searched recursively, sorted by path) or a CSV, TSV or Parquet table with the paths
-of clips in --path_column, relative to the table. FILE has a row a clip in that order: file, a score per label, error.
-After a kill the same call goes on where it was. FILE appears when it is complete; FILE.json says what it was made of.
-The exit code is 3 where clips have no scores. `torchrun --nproc_per_node 2 -m avb_hf predict ...` shares the work.
+of clips in --path_column, relative to the table; or a dataset with the audio in it: a Parquet file, a folder that
+`avb prepare --parquet_dir` wrote, or hf://datasets/user/name[@revision]. FILE has a row a clip in that order: file, a
+score per label, error. After a kill the same call goes on where it was. FILE appears when it is complete; FILE.json
+says what it was made of. The exit code is 3 where clips have no scores. `torchrun --nproc_per_node 2 -m avb_hf predict
+...` shares the work; torchrun makes 1 of the exit code 3, and shows the main process as failed, whose work is done.
+With --onnx there is no CHECKPOINT: `avb predict --onnx MODEL.onnx INPUT ... --output FILE`.
 """
 WITHOUT_SCORES = 3
+_LAUNCHED = f"the file is complete; the exit code {WITHOUT_SCORES} tells of clips without scores, not of a failure\n"
 
 
 @dataclass
@@ -29,6 +33,13 @@ class OutputArguments:
     overwrite: bool = field(
         default=False, metadata={"help": "replace a file of another checkpoint, other options or other inputs"}
     )
+    onnx: str | None = field(
+        default=None, metadata={"help": "score by this file, which `avb export` wrote, instead of a CHECKPOINT"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.onnx is not None and not self.onnx.endswith(".onnx"):
+            raise ValueError(f"--onnx must be a file .onnx, got {self.onnx}")
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +49,7 @@ def main(argv: list[str]) -> int:
         argv: Checkpoint, inputs and flags.
 
     Returns:
-        0, or 3 if clips could not be used and so have no scores.
+        0, or 3 if clips could not be used and so have no scores; of several processes the main one alone tells that.
 
     Raises:
         ValueError: If flags, checkpoint, inputs or output cannot be used.
@@ -48,7 +59,8 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(EXPLANATION)
         return 0
     parser = FlagParser([OutputArguments, PredictArguments], usage=USAGE)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT")
+    if not any(word.partition("=")[0] == "--onnx" for word in argv):
+        parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("inputs", metavar="INPUT", nargs="+")
     output_args, args, words = parser.parse(argv)
 
@@ -57,9 +69,15 @@ def main(argv: list[str]) -> int:
     import avb_hf.baselines.emo18  # noqa: F401 - so that its checkpoints are known
     from avb_hf.inference.predict import predict_to_file
 
-    report = predict_to_file(words.checkpoint, words.inputs, output_args.output, args, overwrite=output_args.overwrite)
+    checkpoint = output_args.onnx or words.checkpoint
+    report = predict_to_file(checkpoint, words.inputs, output_args.output, args, overwrite=output_args.overwrite)
     state = PartialState()
-    if state.is_main_process:
-        sys.stdout.write(report.describe() + "\n")
     state.destroy_process_group()
-    return WITHOUT_SCORES if report.failed else 0
+    if not state.is_main_process:
+        return 0
+    sys.stdout.write(report.describe() + "\n")
+    if not report.failed:
+        return 0
+    if state.num_processes > 1:
+        sys.stdout.write(_LAUNCHED)
+    return WITHOUT_SCORES

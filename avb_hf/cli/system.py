@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from avb_hf.cli.flags import print_help
 from avb_hf.data.arguments import DataArguments
-from avb_hf.training.arguments import CommonArguments, ModelArguments, RunArguments
+from avb_hf.training.arguments import CommonArguments, RunArguments
+from avb_hf.training.lora_arguments import LoraArguments
 
 if TYPE_CHECKING:
     from avb_hf.training.build import ModelBuilder
@@ -43,15 +44,15 @@ class System:
 
 
 def _load_proposed() -> tuple[type[VocalBurstTrainingArguments], ModelBuilder]:
-    from avb_hf.training.build import build_for_run
+    from avb_hf.training.lora import build_adapted
     from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
-    return VocalBurstTrainingArguments, build_for_run
+    return VocalBurstTrainingArguments, build_adapted
 
 
 PROPOSED = System(
     "run_avb.py [recipe] [--flag value ...]",
-    (DataArguments, ModelArguments, RunArguments),
+    (DataArguments, LoraArguments, RunArguments),
     CommonArguments,
     _load_proposed,
 )

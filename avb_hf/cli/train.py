@@ -34,14 +34,15 @@ def main(argv: list[str], system: System = PROPOSED) -> int:
     """
     if system.helps(argv):
         return 0
-    from avb_hf.training.processes import leave
+    from avb_hf.training.processes import leave, on_first
     from avb_hf.training.signals import StoppedBySignalError
 
     code = 0
     try:
         run(*parse(argv, system), system)
     except StoppedBySignalError as stop:
-        sys.stdout.write(f"{stop}; go on by --resume auto\n")
+        text = f"{stop}; go on by --resume auto\n"
+        on_first(lambda: sys.stdout.write(text))
         code = stop.exit_code
     leave()
     return code
@@ -76,15 +77,16 @@ def run(
     from avb_hf.data.findings import Finding
     from avb_hf.data.sources import infer_task, load_corpus, splits_were_drawn
     from avb_hf.data.splits import subsample
-    from avb_hf.training import outcome, processes, run_folder
+    from avb_hf.training import hub, hub_resume, outcome, processes, run_folder, run_record
     from avb_hf.training.plan import describe_data, describe_plan, describe_run, rehearse
     from avb_hf.training.trainer import make_trainer
 
     disable_progress_bar()  # of single files that are read and written; training and data have bars of their own
     processes.require_world_size(args, run_args.expect_world_size)
     folder = Path(str(args.output_dir))
-    run_folder.check_output_dir(folder, run_args.resume, run_args.overwrite)
-    checkpoint = run_folder.find_checkpoint(folder, run_args.resume)
+    repo = hub.check_push(args, run_args)
+    hub_resume.resume_from_hub(run_args, folder, repo)
+    checkpoint = run_folder.settle(folder, run_args, model_args, data)
 
     task = infer_task(data)
     outcome.check_contest_name(run_args.team_name, run_args.submission, task)
@@ -96,21 +98,20 @@ def run(
 
     set_seed(args.seed)
     labels = splits["train"]["labels"][:] if args.do_train else None
-    _, build = system.load()
-    model, feature_extractor = build(task, model_args, run_args, labels)
+    model, feature_extractor = system.load()[1](task, model_args, run_args, labels)
     require_samples(splits, model.config.min_samples, model.config.max_samples)
     splits = splits.with_transform(ClipReader(data, min_samples=model.config.min_samples))
     in_bf16 = run_folder.computed_in_bf16(folder, run_args.resume, checkpoint)
     trainer = make_trainer(model, feature_extractor, splits, task, run_args, args, in_bf16)
-    trainer.say(describe_plan(trainer, facts["audio"]))
+    trainer.say(describe_plan(trainer, facts["audio"], repo))
     if run_args.dry_run or run_args.estimate:
         trainer.say(rehearse(trainer, splits, run_args))
         return
 
     flags = [data, model_args, run_args, args]
-    record = run_folder.make_record(flags, describe_run(trainer) | facts, trainer.backbone_learning_rate)
-    drawn = corpus if splits_were_drawn(data) else None
-    carry_out(trainer, splits, drawn, record, run_args, data, checkpoint)
+    record = run_record.make_record(flags, describe_run(trainer) | facts, trainer.backbone_learning_rate)
+    trainer.publish(task, record, repo, run_args.license)
+    carry_out(trainer, splits, corpus if splits_were_drawn(data) else None, record, run_args, data, checkpoint)
 
 
 def carry_out(
@@ -139,17 +140,23 @@ def carry_out(
     folder = Path(trainer.args.output_dir)
     wanted = outcome.names_of_results(trainer, splits, run_args.team_name, run_args.submission)
     done = run_folder.how_far(folder, record, run_args, checkpoint, wanted)
+    if done == "finished" and not trainer.may_push_result():
+        done = "trained"  # a card is written from scores, so the model is scored again
+    trainer.accelerator.wait_for_everyone()  # no process writes before all have checked the folder
+    trainer.begin_push()
     if done == "finished":
         trainer.say(f"the run in {folder} is finished: nothing to do")
+        trainer.push_to_hub()
         return
-    trainer.accelerator.wait_for_everyone()  # no process writes before all have checked the folder
     if trainer.is_world_process_zero() and done == "new":
-        run_folder.begin(folder, record, drawn, run_args.overwrite)
+        run_folder.begin(folder, record, drawn, run_args.overwrite, checkpoint)
     if trainer.args.do_train and done == "new" and run_args.cache == "auto":
         splits = frozen.use_frozen_states(trainer, splits, data, run_args.cache_dtype)
     outcome.train(trainer, folder, checkpoint, is_trained=done == "trained")
     predictions = outcome.score_and_predict(trainer, splits, trainer.task)
     if trainer.is_world_process_zero():
         outcome.write_files(predictions, trainer.task, folder, run_args.team_name, run_args.submission)
+        trainer.create_model_card()
         run_folder.seal_results(folder)
     trainer.say(f"what the run made is in {folder}; peak memory {peak_memory(trainer.args.device):.2f} GiB")
+    trainer.push_to_hub()

@@ -1,10 +1,10 @@
 """From an audio file of any format, rate and number of channels to a float32 mono clip."""
 
 import functools
+import io
 import logging
 import math
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ import soundfile
 from avb_hf.data.arguments import Channels, DataArguments
 from avb_hf.data.blocks import AudioFile, read_frames
 from avb_hf.data.containers import find_cut
+from avb_hf.data.contents import open_content
 from avb_hf.tasks import check_choice
 
 logger = logging.getLogger(__name__)
@@ -190,31 +191,26 @@ def load_clip(
 @contextmanager
 def _open(path: str | Path, file_id: str) -> Iterator[AudioFile]:
     try:
-        cut = find_cut(path, _size_of(path, file_id))
-        if cut is not None:
-            raise AudioFileError(file_id, path, cut, "truncated_audio")
-        with AudioFile(path) as file:
-            yield file
+        with open_content(path) as content:
+            size = content.seek(0, os.SEEK_END)
+            if not size:
+                raise AudioFileError(file_id, path, "is empty: 0 bytes", "empty_audio")
+            content.seek(0)
+            cut = find_cut(content, size)
+            if cut is not None:
+                raise AudioFileError(file_id, path, cut, "truncated_audio")
+            content.seek(0)
+            # libsndfile reads a file itself in less time than by calls of Python.
+            with AudioFile(content if isinstance(content, io.BytesIO) else path) as file:
+                yield file
+    except FileNotFoundError as error:
+        raise AudioFileError(file_id, path, str(error), "missing_audio") from error
     except (soundfile.LibsndfileError, OSError, MemoryError, UnicodeError) as error:
         raise AudioFileError(file_id, path, f"cannot be decoded ({error})") from error
 
 
 def _header_of(file: AudioFile) -> AudioHeader:
     return AudioHeader(file.samplerate, file.channels, file.frames, file.format)
-
-
-def _size_of(path: str | Path, file_id: str) -> int:
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        status = None
-    except ValueError as error:
-        raise AudioFileError(file_id, path, f"cannot be the path of a file ({error})") from error
-    if status is None or not stat.S_ISREG(status.st_mode):
-        raise AudioFileError(file_id, path, "the file is missing", "missing_audio")
-    if not status.st_size:
-        raise AudioFileError(file_id, path, "is empty: 0 bytes", "empty_audio")
-    return status.st_size
 
 
 def _needed(header: AudioHeader, args: DataArguments) -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 Order = Literal["little", "big"]
@@ -41,19 +40,18 @@ class _Chunks(NamedTuple):
 _RIFF = _Chunks(12, b"data", 4, "little", 2)
 
 
-def find_cut(path: str | Path, file_size: int) -> str | None:
+def find_cut(file: BinaryIO, file_size: int) -> str | None:
     """Return how a file shows that its end is missing; None if it does not, or is of a format that cannot.
 
     Args:
-        path: The file, of any format.
+        file: The file, of any format, at its start.
         file_size: Its size in bytes.
 
     Raises:
         OSError: If it cannot be read.
     """
-    with open(path, "rb") as file:
-        check = CHECKS.get(file.read(4))
-        return check(file, file_size) if check else None
+    check = CHECKS.get(file.read(4))
+    return check(file, file_size) if check else None
 
 
 def _check_chunks(file: BinaryIO, file_size: int, layout: _Chunks) -> str | None:

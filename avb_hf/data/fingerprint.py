@@ -1,14 +1,15 @@
 """What a corpus holds, in one digest a split."""
 
 import hashlib
-import os
 
 import numpy as np
 from datasets import DatasetDict
 
+from avb_hf.data.contents import file_stamp
+
 
 def fingerprint(splits: DatasetDict) -> dict[str, str]:
-    """Digest each split's clips in their order: File_IDs, labels, durations and sizes of the files.
+    """Digest each split's clips in their order: File_IDs, labels, durations and sizes of the files that hold them.
 
     Where the corpus lies, and when its files were written, make no difference.
 
@@ -22,7 +23,7 @@ def fingerprint(splits: DatasetDict) -> dict[str, str]:
     for name, split in splits.items():
         columns = split.with_format("numpy", columns=["file_id", "labels", "duration", "path"])[:]
         digest = hashlib.sha256("\0".join(columns["file_id"]).encode())
-        sizes = [os.stat(path).st_size for path in columns["path"]]
+        sizes = [file_stamp(path)[0] for path in columns["path"]]
         for numbers in (columns["labels"], columns["duration"], sizes):
             digest.update(np.ascontiguousarray(numbers, dtype="<f8").data)
         digests[name] = digest.hexdigest()

@@ -15,6 +15,7 @@ import pyarrow as pa
 import soundfile
 
 from avb_hf.data.audio import AudioHeader, read_header
+from avb_hf.data.contents import exists, file_stamp
 from avb_hf.data.tables import as_texts
 from avb_hf.data.user_cache import cache_folder
 from avb_hf.whole_files import is_draft, whole_file
@@ -70,18 +71,18 @@ class HeaderIndex:
             AudioFileError: If the file is missing, no audio, or a wav file that was cut off; these are never kept.
         """
         try:
-            status = os.stat(path)
+            changed = file_stamp(path)
         except OSError:
             return read_header(path, file_id)
         key = self._key(path)
         row = self._known.get(key)
         if row is not None:
             size, mtime_ns, rate, channels, num_frames = self._numbers[row].tolist()
-            if (size, mtime_ns) == (status.st_size, status.st_mtime_ns):
+            if (size, mtime_ns) == changed:
                 return AudioHeader(rate, channels, num_frames, self._formats[row])
         header = read_header(path, file_id)
-        if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
-            self._fresh[key] = (status.st_size, status.st_mtime_ns, header)
+        if time.time_ns() - changed[1] > SETTLED_NS:
+            self._fresh[key] = (*changed, header)
         return header
 
     def save(self) -> None:
@@ -90,7 +91,7 @@ class HeaderIndex:
             return
         # Another process may have written since this one read.
         others = self._load()
-        is_kept = [path not in self._fresh and os.path.exists(path) for path in as_texts(others["path"])]
+        is_kept = [path not in self._fresh and exists(path) for path in as_texts(others["path"])]
         others = others.filter(pa.array(is_kept, pa.bool_()))
         try:
             _write(pa.concat_tables([others, self._tabulate_fresh()]), self.file)

@@ -80,6 +80,11 @@ def as_texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
     return column.to_numpy(zero_copy_only=False).tolist()
 
 
+def to_texts(batch: pa.RecordBatch) -> list[list[str]]:
+    """Return the cells of columns of any kind as text, column by column, empty where there is none."""
+    return [["" if value is None else str(value) for value in column.to_pylist()] for column in batch.columns]
+
+
 def read_table(path: Path, findings: list[Finding] | None = None) -> Table:
     """Read a CSV, TSV or Parquet file; the suffix says which.
 
@@ -216,8 +221,7 @@ def _read_parquet(path: Path) -> Iterator[_Record]:
     yield "header", content.column_names
     numbers = count(1)
     for batch in content.to_batches(_CHUNK):
-        columns = [["" if value is None else str(value) for value in column.to_pylist()] for column in batch.columns]
-        yield from ((f"row {next(numbers)}", list(cells)) for cells in zip(*columns, strict=True))
+        yield from ((f"row {next(numbers)}", list(cells)) for cells in zip(*to_texts(batch), strict=True))
 
 
 # Each yields the header and then the rows that are not blank.

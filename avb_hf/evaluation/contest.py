@@ -40,6 +40,8 @@ def write_contest_file(
 ) -> Path:
     """Write the contest file of a task, sorted by File_ID, and return its path.
 
+    Scores of a regression that no activation bounds are brought into the range of its labels.
+
     Args:
         folder: Where to write; made if needed.
         team_name: See `contest_file_name`.
@@ -70,4 +72,6 @@ def write_contest_file(
 def _answers(scores: np.ndarray, task: TaskSpec) -> pd.DataFrame:
     if task.is_classification:
         return pd.DataFrame({task.class_column: predicted_classes(scores, task)})
+    if task.label_range is not None:
+        scores = scores.clip(*task.label_range)
     return pd.DataFrame(scores, columns=list(task.labels))

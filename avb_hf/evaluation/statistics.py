@@ -19,6 +19,18 @@ class Interval(NamedTuple):
     high: float
 
 
+class ScoreIntervals(NamedTuple):
+    """How sure the scores of a split are.
+
+    Attributes:
+        headline: Interval of the mean score.
+        labels: Interval of each label's score, by label; a label that no resample scores is left out.
+    """
+
+    headline: Interval
+    labels: dict[str, Interval]
+
+
 def mean_ccc(preds: np.ndarray, labels: np.ndarray, task: TaskSpec) -> float:
     """Mean CCC over the labels that have one; NaN if none has. Shapes as in `column_ccc`."""
     return _mean_of_finite(column_ccc(preds, labels))
@@ -26,13 +38,38 @@ def mean_ccc(preds: np.ndarray, labels: np.ndarray, task: TaskSpec) -> float:
 
 def mean_recall(preds: np.ndarray, labels: np.ndarray, task: TaskSpec) -> float:
     """Mean recall over the classes that are there; NaN if none is. Shapes as in `classification_scores`."""
+    return _mean_of_finite(_recalls(preds, labels, task))
+
+
+def _recalls(preds: np.ndarray, labels: np.ndarray, task: TaskSpec) -> np.ndarray:
     known = ~np.isnan(labels) & (labels != IGNORED_CLASS)
     truth, predicted = labels[known].astype(np.int64), preds[known].argmax(axis=1)
-    return _mean_of_finite(class_recalls(predicted, truth, len(task.labels)))
+    return class_recalls(predicted, truth, len(task.labels))
 
 
-# The headline score alone, for arrays that were checked, thousands of times over.
+def _ccc_of_draws(preds: np.ndarray, labels: np.ndarray, task: TaskSpec, draws: list[np.ndarray]) -> np.ndarray:
+    """CCCs `(num_draws, num_labels)` of so many lists of rows, all as columns of one table."""
+    rows = np.zeros((max(map(len, draws)), len(draws)), dtype=np.int64)
+    is_row = np.arange(len(rows))[:, None] < [len(drawn) for drawn in draws]
+    rows.T[is_row.T] = np.concatenate(draws)
+    drawn_labels = np.where(is_row[:, :, None], labels[rows], np.nan)  # (rows, draws, labels)
+    shape = (len(rows), -1)
+    return column_ccc(preds[rows].reshape(shape), drawn_labels.reshape(shape)).reshape(len(draws), -1)
+
+
+def _recalls_of_draws(preds: np.ndarray, labels: np.ndarray, task: TaskSpec, draws: list[np.ndarray]) -> np.ndarray:
+    return np.stack([_recalls(preds[rows], labels[rows], task) for rows in draws])
+
+
+# For arrays that were checked, thousands of times over: the headline score alone, and the scores of all labels for each
+# of many lists of rows.
 HEADLINES: dict[str, Callable[[np.ndarray, np.ndarray, TaskSpec], float]] = {"ccc": mean_ccc, "uar": mean_recall}
+OF_DRAWS: dict[str, Callable[[np.ndarray, np.ndarray, TaskSpec, list[np.ndarray]], np.ndarray]] = {
+    "ccc": _ccc_of_draws,
+    "uar": _recalls_of_draws,
+}
+# Numbers that are held at once, of one resample at least.
+_HELD = 200_000
 
 
 def group_scores(task: TaskSpec, preds: np.ndarray, labels: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
@@ -88,6 +125,30 @@ def bootstrap_interval(
     Reference:
         B. Efron, R. J. Tibshirani (1993). An Introduction to the Bootstrap. Chapman & Hall, chapter 13.
     """
+    return bootstrap_intervals(task, preds, labels, groups, num_resamples, seed).headline
+
+
+def bootstrap_intervals(
+    task: TaskSpec,
+    preds: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[str] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> ScoreIntervals:
+    """Give the interval of `bootstrap_interval`, and from the same resamples that of each label's score.
+
+    Args:
+        task: As in `bootstrap_interval`.
+        preds: As there.
+        labels: As there.
+        groups: As there.
+        num_resamples: As there.
+        seed: As there.
+
+    Raises:
+        ValueError: As there.
+    """
     preds, labels = _checked(task, preds, labels)
     names, units = _units(range(len(preds)) if groups is None else groups, len(preds))
     if len(names) < 2 or num_resamples < 1:
@@ -95,12 +156,16 @@ def bootstrap_interval(
             f"a bootstrap needs 2 clips or groups and 1 resample at least, got {len(names)} and {num_resamples}"
         )
     random = np.random.default_rng(seed)
-    scores = np.empty(num_resamples)
-    for number in range(num_resamples):
-        times_drawn = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))
-        rows = np.repeat(np.arange(len(preds)), times_drawn[units])
-        scores[number] = HEADLINES[task.metric](preds[rows], labels[rows], task)
-    return Interval(*np.nanquantile(scores, [0.025, 0.975]).tolist())
+    parts, at_once = [], max(1, _HELD // preds.size)
+    for first in range(0, num_resamples, at_once):
+        draws = [_draw(random, units, len(names)) for _ in range(first, min(first + at_once, num_resamples))]
+        parts.append(OF_DRAWS[task.metric](preds, labels, task, draws))
+    scores = np.concatenate(parts)
+    by_label = zip(task.labels, scores.T, strict=True)
+    return ScoreIntervals(
+        _middle([_mean_of_finite(row) for row in scores]),
+        {label: _middle(column) for label, column in by_label if np.isfinite(column).any()},
+    )
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -151,6 +216,16 @@ def _units(groups: Sequence[str] | range, num_samples: int) -> tuple[list[str], 
         raise ValueError(f"there must be one group a clip, got {len(groups)} groups of {num_samples} clips")
     names, units = np.unique(np.asarray(groups), return_inverse=True)
     return names.tolist(), units
+
+
+def _draw(random: np.random.Generator, units: np.ndarray, num_units: int) -> np.ndarray:
+    """Draw as many units as there are, with replacement, and return the rows of all that were drawn."""
+    times_drawn = np.bincount(random.integers(num_units, size=num_units), minlength=num_units)
+    return np.repeat(np.arange(len(units)), times_drawn[units])
+
+
+def _middle(scores: ArrayLike) -> Interval:
+    return Interval(*np.nanquantile(np.asarray(scores, dtype=np.float64), [0.025, 0.975]).tolist())
 
 
 def _mean_of_finite(scores: np.ndarray) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -14,14 +13,11 @@ from tqdm.auto import tqdm
 
 from avb_hf.data.user_cache import cache_folder
 from avb_hf.experiments.jobs import Job
+from avb_hf.training.estimate import as_clock, read_estimate
 
 BYTES_A_WEIGHT = 4
 # A checkpoint holds Adam's two moments of each trained weight beside the weights; two are kept while a run lasts.
 MOMENTS, CHECKPOINTS = 2, 2
-_CLOCK = r"(?:(\d+) h (\d+) min|([\d.]+) s)"
-_MODEL = re.compile(r"^model: ([\d,]+) parameters, ([\d,]+) of them trained", re.MULTILINE)
-_STATES = re.compile(rf"^frozen states, once: {_CLOCK}, ([\d.]+) GB", re.MULTILINE)
-_RUN = re.compile(rf"^the run: {_CLOCK} at most; peak memory ([\d.]+) GiB", re.MULTILINE)
 
 
 class Cost(NamedTuple):
@@ -69,20 +65,16 @@ def read_cost(text: str) -> Cost:
     Raises:
         ValueError: If it told no estimate.
     """
-    model, run, states = _MODEL.search(text), _RUN.search(text), _STATES.search(text)
-    if model is None or run is None:
-        raise ValueError(f"expected an estimate of a run, got {text[-500:]!r}")
-    weights, trained = (int(number.replace(",", "")) for number in model.groups())
-    model_gb = BYTES_A_WEIGHT * weights / 1e9
-    checkpoint_gb = model_gb + BYTES_A_WEIGHT * MOMENTS * trained / 1e9
-    filling, size = (0.0, 0.0) if states is None else (_hours(states.groups()[:3]), float(states[4]))
+    told = read_estimate(text)
+    model_gb = BYTES_A_WEIGHT * told.num_parameters / 1e9
+    checkpoint_gb = model_gb + BYTES_A_WEIGHT * MOMENTS * told.num_trained / 1e9
     return Cost(
-        hours=max(_hours(run.groups()[:3]) - filling, 0),
-        filling_hours=filling,
-        states_gb=size,
+        hours=told.run_hours - told.filling_hours,
+        filling_hours=told.filling_hours,
+        states_gb=told.states_gb,
         model_gb=model_gb,
         checkpoints_gb=CHECKPOINTS * checkpoint_gb,
-        memory_gib=float(run[4]),
+        memory_gib=told.memory_gib,
     )
 
 
@@ -102,7 +94,7 @@ def _describe_kinds(kinds: dict[str, list[Job]], costs: dict[str, Cost]) -> list
     lines = []
     for shape, members in kinds.items():
         hours = [_hours_of(job, members, costs[shape]) for job in members]
-        span = f"{_clock(min(hours))} to {_clock(max(hours))}" if max(hours) > min(hours) else _clock(hours[0])
+        span = f"{as_clock(min(hours))} to {as_clock(max(hours))}" if max(hours) > min(hours) else as_clock(hours[0])
         lines.append(f"{shape}: {len(members)} runs of {span}, {costs[shape].memory_gib:.2f} GiB of memory")
     return lines
 
@@ -116,7 +108,7 @@ def _describe_sum(kinds: dict[str, list[Job]], costs: dict[str, Cost], root: Pat
     models = sum(len(members) * costs[shape].model_gb for shape, members in kinds.items())
     checkpoints = max(cost.checkpoints_gb for cost in costs.values())
     return [
-        f"all {sum(map(len, kinds.values()))} runs: {_clock(hours)} at most, one after another on this machine",
+        f"all {sum(map(len, kinds.values()))} runs: {as_clock(hours)} at most, one after another on this machine",
         f"disk: {models:.1f} GB of models and {checkpoints:.1f} GB of checkpoints while a run lasts in {root} "
         f"({_free(root)} free); {states:.1f} GB of frozen states in {cache_folder()} ({_free(cache_folder())} free)",
     ]
@@ -129,13 +121,3 @@ def _hours_of(job: Job, members: list[Job], cost: Cost) -> float:
 def _free(folder: Path) -> str:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     return f"{shutil.disk_usage(there).free / 1e9:.0f} GB"
-
-
-def _hours(groups: Sequence[str | None]) -> float:
-    hours, minutes, seconds = (float(group or 0) for group in groups)
-    return hours + minutes / 60 + seconds / 3600
-
-
-def _clock(hours: float) -> str:
-    minutes = round(hours * 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes else f"{hours * 3600:.0f} s"

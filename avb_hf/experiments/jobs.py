@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from avb_hf.baselines.run_functionals import ALL_RESULTS
 from avb_hf.data.arguments import DataArguments
+from avb_hf.evaluation.contest import contest_file_name
 from avb_hf.tasks import TaskSpec
+from avb_hf.training.checkpoints import whole_files
+from avb_hf.training.outcome import PREFIXES, TEST, VALIDATION
+from avb_hf.training.run_folder import MODEL_FILES, PREDICTIONS
 
 RUNS = "runs"
-# What a run leaves, whatever the system.
-ALL_RESULTS, PREDICTIONS = "all_results.json", "predictions.csv"
-VALIDATION_RESULTS, TEST_RESULTS = "eval_results.json", "test_results.json"
+VALIDATION_RESULTS, TEST_RESULTS = (f"{PREFIXES[split]}_results.json" for split in (VALIDATION, TEST))
 
 
 @dataclass(frozen=True)
@@ -86,19 +89,15 @@ class Job:
         """The contest file that it leaves where the corpus has a test split; None if its task is no contest's."""
         if self.run.task.submission_name is None:
             return None
-        from avb_hf.evaluation.contest import contest_file_name
-
         return self.folder / contest_file_name(self.team, 1, self.run.task)
 
     def is_finished(self) -> bool:
-        """Whether all that it should leave is there, and as it was sealed."""
-        if not self.folder.is_dir():
-            return False
-        from avb_hf.training.checkpoints import whole_files
-
-        whole, wanted = whole_files(self.folder), {ALL_RESULTS, VALIDATION_RESULTS, PREDICTIONS}
-        if TEST_RESULTS in whole and self.contest_file is not None:
-            wanted.add(self.contest_file.name)
+        """Whether all that it should leave is there and as it was sealed; of the model, only its size is looked at."""
+        results, of_test = {ALL_RESULTS, VALIDATION_RESULTS, PREDICTIONS}, {TEST_RESULTS}
+        if self.contest_file is not None:
+            of_test.add(self.contest_file.name)
+        whole = whole_files(self.folder, to_read=results | of_test)
+        wanted = results | MODEL_FILES | (of_test if TEST_RESULTS in whole else set())
         return wanted <= whole
 
 

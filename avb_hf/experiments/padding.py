@@ -13,8 +13,8 @@ import numpy as np
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.sources import list_clips
 from avb_hf.evaluation.statistics import Interval, group_scores, paired_t_interval, t_interval
+from avb_hf.experiments.experiment import Report
 from avb_hf.experiments.jobs import Job, Run, data_words
-from avb_hf.experiments.paper import Report
 from avb_hf.experiments.runner import DONE
 from avb_hf.experiments.scores import Scorer
 from avb_hf.tasks import TaskSpec
@@ -33,7 +33,9 @@ EXPLANATION = """\
 # Is "last" best, or is it padding?
 
 The same cached states of a frozen backbone, batches at random, no dropout; `max` and `mean` once over the frames of a
-clip alone (masked) and once over the padding of its batch too (unmasked), in training and in scoring. Each number is
+clip alone (masked) and once over the padding of its batch too (unmasked), in training and in scoring. Padded frames of
+cached states are zeros in front of the recurrent layer, where the published code pooled what its encoder made of
+padding. Each number is
 the mean over {speakers} speakers of the {metric} of a speaker's clips, itself the mean over {seeds} seeds, in percent,
 with Student's 95 % interval over the speakers; differences are paired by speaker. Undecided: the interval holds zero.
 Of twenty such intervals one misses the truth on average, and none here is corrected for being one of many.
@@ -100,6 +102,9 @@ class PaddingStudy:
                 )
         self.runs = list(self.run_by_system.values())
         self.other_runs: list[Run] = []
+
+    def require(self) -> None:
+        """Its tables need no further package."""
 
     def report(self, outcomes: Mapping[Job, str], folder: Path) -> Report:
         """Write `padding.csv` and `padding.md`.

@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from avb_hf.experiments.tables import HEADINGS, LAYOUTS, OVER_CLIPS, Result, arrange, name_of, tables_of
+from avb_hf.whole_files import whole_file
 
-from avb_hf.experiments.tables import HEADINGS, LAYOUTS, Result, arrange, name_of, tables_of
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 OURS, PUBLISHED = "#1f5fa8", "#d1722a"
 
 
+def require_matplotlib() -> None:
+    """Refuse to begin where nothing can be drawn.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ImportError("the pictures of the tables need matplotlib: pip install 'avb_hf[reproduce]'")
+
+
 def draw(results: Sequence[Result], asked: Sequence[str], folder: Path) -> list[Path]:
-    """Draw each of `tables_of` as `table_<number>_<split>.png`, and return the files."""
+    """Draw each of `tables_of` as `table_<number>_<split>.png`, and return the files.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    require_matplotlib()
     paths = []
     for (table, split), part in tables_of(results, asked).items():
         path = folder / f"table_{table}_{split}.png"
-        _draw_table(part, f"Table {table}, {HEADINGS[split]}: {LAYOUTS[table].title}", table).savefig(path, dpi=150)
+        figure = _draw_table(part, f"Table {table}, {HEADINGS[split]}: {LAYOUTS[table].title}", table)
+        with whole_file(path) as draft:
+            figure.savefig(draft, dpi=150, format="png")
         paths.append(path)
     return paths
 
 
 def _draw_table(results: Sequence[Result], title: str, table: str) -> Figure:
+    from matplotlib.figure import Figure
+
     rows, columns, cells = arrange(results, LAYOUTS[table])
     figure = Figure(figsize=(1.8 + 2.6 * len(columns), 1.6 + 0.45 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
@@ -46,11 +68,11 @@ def _draw_column(panel: Axes, results: Sequence[Result | None]) -> None:
     for place, result in enumerate(results):
         if result is None:
             continue
-        if result.percent is not None:
+        if result.percent is not None and result.ours is not None:
             ours, low, high = result.percent
             # The percentile interval of a mean need not hold it.
             reach = [[max(ours - low, 0)], [max(high - ours, 0)]]
-            label = "ours, 95 % interval"
+            label = f"ours, 95 % interval{'' if result.ours.num_speakers else OVER_CLIPS}"
             panel.errorbar([ours], [place - 0.1], xerr=reach, fmt="o", color=OURS, capsize=3, label=label)
         if result.published.percent is not None:
             panel.plot([result.published.percent], [place + 0.1], "D", mfc="none", color=PUBLISHED, label="published")

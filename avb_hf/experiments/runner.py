@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import Self, TextIO
 from tqdm.auto import tqdm
 
 from avb_hf.experiments.jobs import Job
+from avb_hf.training.checkpoints import PREFIX
 from avb_hf.whole_files import is_draft
 
 logger = logging.getLogger(__name__)
@@ -40,17 +42,26 @@ class StoppedError(Exception):
         self.exit_code = exit_code
 
 
-def find_finished(jobs: Sequence[Job]) -> dict[Job, str]:
-    """Tell of each job whether it is finished, as `done` or `not run`."""
+def find_finished(jobs: Sequence[Job], clear: bool = False) -> dict[Job, str]:
+    """Tell of each job whether it is finished, as `done` or `not run`.
+
+    Args:
+        jobs: Where to look.
+        clear: Whether to delete the checkpoints of finished runs, which nothing needs any more.
+    """
     bar = tqdm(jobs, desc="looking for finished runs", unit="run", leave=False, disable=None)
-    return {job: DONE if job.is_finished() else NOT_RUN for job in bar}
+    outcomes = {job: DONE if job.is_finished() else NOT_RUN for job in bar}
+    for job in (job for job, outcome in outcomes.items() if clear and outcome == DONE):
+        _delete_checkpoints(job)
+    return outcomes
 
 
 def carry_out(jobs: Sequence[Job], execute: Execute) -> dict[Job, str]:
     """Carry out the jobs that are not finished, and tell what became of each.
 
-    A run that was cut off goes on; one that fails is told of, and tried again by the next call. Checkpoints of a
-    finished run are deleted.
+    A run that was cut off goes on; one that fails is told of, and tried again by the next call. One that another
+    process is at, such as the child of a grid that was killed, is waited for when all others are done. Checkpoints of
+    finished runs are deleted.
 
     Args:
         jobs: What is to be done, in this order.
@@ -62,15 +73,21 @@ def carry_out(jobs: Sequence[Job], execute: Execute) -> dict[Job, str]:
     Raises:
         StoppedError: If a run was stopped by a signal.
     """
-    outcomes = find_finished(jobs)
-    missing = [job for job in jobs if outcomes[job] != DONE]
+    outcomes = find_finished(jobs, clear=True)
+    missing = deque((job, False) for job in jobs if outcomes[job] != DONE)
     logger.info("%d of %d runs are finished", len(jobs) - len(missing), len(jobs))
-    with tqdm(missing, unit="run", disable=None) as bar:
-        for job in bar:
+    with tqdm(total=len(missing), unit="run", disable=None) as bar:
+        while missing:
+            job, waits = missing.popleft()
             bar.set_description(job.run.label)
-            outcomes[job] = _attempt(job, execute)
-            if outcomes[job] != DONE:
-                tqdm.write(f"{job.name} {outcomes[job]} ({job.log})", file=sys.stderr)
+            outcome = _attempt(job, execute, waits)
+            if outcome is None:
+                missing.append((job, True))
+                continue
+            outcomes[job] = outcome
+            bar.update()
+            if outcome != DONE:
+                tqdm.write(f"{job.name} {outcome} ({job.log})", file=sys.stderr)
     return outcomes
 
 
@@ -100,32 +117,41 @@ def in_own_process(argv: list[str], log: TextIO) -> int:
     return 128 + relay.told[0] if relay.told else code
 
 
-def _attempt(job: Job, execute: Execute) -> str:
+def _attempt(job: Job, execute: Execute, waits: bool) -> str | None:
+    """Carry out a job and return what became of it; None if another process is at it, unless that is waited for."""
     job.folder.parent.mkdir(parents=True, exist_ok=True)
+    code, problem = 0, ""
     with job.log.open("a", encoding="utf-8") as log:
-        if not _lock(log):
-            return "failed: another process is at this run"
-        _sweep(job)
-        try:
-            code, problem = execute(job.argv, log), None
-        except Exception as error:
-            log.write(traceback.format_exc())
-            code, problem = 1, f"{type(error).__name__}: {error}"
+        if not _lock(log, waits):
+            return None
+        if not job.is_finished():  # now that no other process can be at it
+            _sweep(job)
+            try:
+                code = execute(job.argv, log)
+            except Exception as error:
+                log.write(traceback.format_exc())
+                code, problem = 1, f"{type(error).__name__}: {error}"
     if code - 128 in SIGNALS:
         raise StoppedError(code)
     if code:
         return f"failed: {one_line(problem or _last_words(job, code))}"
     if not job.is_finished():
         return "failed: it left no complete results"
-    for checkpoint in job.folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
+    _delete_checkpoints(job)
     return DONE
 
 
-def _lock(log: TextIO) -> bool:
+def _delete_checkpoints(job: Job) -> None:
+    for checkpoint in job.folder.glob(f"{PREFIX}*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)  # another grid may be at it too
+
+
+def _lock(log: TextIO, waits: bool) -> bool:
     """Lock a log; a run whose grid was killed may still write to its own, and so hold the lock."""
+    if waits:
+        logger.info("waiting for the process that writes to %s", log.name)
     try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(log, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:  # a file system that knows no locks

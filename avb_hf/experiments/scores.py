@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -18,10 +19,11 @@ from avb_hf.evaluation.prediction_files import read_predictions
 from avb_hf.evaluation.statistics import HEADLINES, bootstrap_interval
 from avb_hf.experiments.jobs import ALL_RESULTS, PREDICTIONS, Job
 from avb_hf.tasks import TaskSpec
-from avb_hf.training.durable import read_json, write_json
+from avb_hf.training.outcome import PREFIXES, TEST, VALIDATION
+from avb_hf.whole_files import read_json, write_json
 
-# The paper's word for a split: our name of it, and what the names of its scores begin with.
-SPLITS = {"val": ("validation", "eval"), "test": ("test", "test")}
+# Our name of a split by the paper's.
+SPLITS = {"val": VALIDATION, "test": TEST}
 # A table keeps fewer digits than the run had: ties may fall otherwise.
 TOLERANCE = 1e-3
 
@@ -59,8 +61,24 @@ class Answers(NamedTuple):
     speakers: list[str] | None
 
 
+class Truth(NamedTuple):
+    """What the corpus says of all clips.
+
+    Attributes:
+        labels: Labels of a clip, as the task's metric takes them, by its File_ID.
+        speakers: Its speaker, or None, by its File_ID.
+        digest: Of all that.
+    """
+
+    labels: dict[str, np.ndarray]
+    speakers: dict[str, str | None]
+    digest: str
+
+
 class Scorer:
     """Scores finished runs; reads the labels of a task once, and keeps an interval beside the run that it is of.
+
+    What is kept counts for the same predictions, labels and speakers alone.
 
     Args:
         data: Which labels are read, by the name of the task.
@@ -68,24 +86,27 @@ class Scorer:
 
     def __init__(self, data: Mapping[str, DataArguments]) -> None:
         self._data = data
-        self._read: dict[str, tuple[dict[str, np.ndarray], dict[str, str | None]]] = {}
+        self._read: dict[str, Truth] = {}
 
     def score(self, job: Job, split: str) -> Score | None:
         """Return a finished run's score on a split, `val` or `test`; None if that has no labels.
 
         Raises:
-            ValueError: If the labels are not those that the run was scored with.
+            ValueError: If the labels are not those that the run was scored with, or it was not scored on validation.
         """
         kept_in = job.folder.with_name(f"{job.name}.scores.json")
-        digest = hashlib.sha256((job.folder / PREDICTIONS).read_bytes()).hexdigest()
+        predictions = hashlib.sha256((job.folder / PREDICTIONS).read_bytes()).hexdigest()
+        digests = {"predictions": predictions, "truth": self._truth_of(job.run.task).digest}
         kept = read_json(kept_in) if kept_in.is_file() else {}
-        if kept.get("predictions") != digest:
-            kept = {"predictions": digest}
+        if any(kept.get(name) != digest for name, digest in digests.items()):
+            kept = digests
         if split not in kept:
             score = self._compute(job, split)
-            kept[split] = None if score is None else asdict(score)
-            write_json(kept_in, kept)
-        return None if kept[split] is None else Score(**kept[split])
+            if score is None:
+                return None
+            write_json(kept_in, kept | {split: asdict(score)})
+            return score
+        return Score(**kept[split])
 
     def answers(self, job: Job, split: str) -> Answers | None:
         """Return a finished run's predictions of a split beside the labels; None if it has no labels.
@@ -94,11 +115,11 @@ class Scorer:
             ValueError: If there is no such split, or a clip is not in the corpus.
         """
         task = job.run.task
-        labels, speakers = self._labels_of(task)
+        labels, speakers, _ = self._truth_of(task)
         table = read_predictions(job.folder / PREDICTIONS, task)
-        table = table[table["split"] == SPLITS[split][0]]
+        table = table[table["split"] == SPLITS[split]]
         if table.empty:
-            raise ValueError(f"{job.folder}: the corpus had no {SPLITS[split][0]} split")
+            raise ValueError(f"{job.folder}: the corpus had no {SPLITS[split]} split")
         strange = [file_id for file_id in table["file_id"] if file_id not in labels]
         if strange:
             raise ValueError(f"{job.folder}: the corpus has no clips {strange[:10]}, which the run predicted")
@@ -114,8 +135,11 @@ class Scorer:
         task, answers = job.run.task, self.answers(job, split)
         if answers is None:
             return None
-        value = read_json(job.folder / ALL_RESULTS)[f"{SPLITS[split][1]}_{task.metric}"]
         again = HEADLINES[task.metric](answers.predictions, answers.labels, task)
+        results, name = read_json(job.folder / ALL_RESULTS), f"{PREFIXES[SPLITS[split]]}_{task.metric}"
+        if split == "val" and name not in results:
+            raise ValueError(f"{job.folder / ALL_RESULTS} must hold {name}, got {sorted(results)}")
+        value = results.get(name, again)  # labels of a test split may come later
         if not abs(value - again) <= TOLERANCE:
             raise ValueError(
                 f"{job.folder}: the labels are not those of the run: it was scored {value:.4f} {task.metric} on "
@@ -125,14 +149,16 @@ class Scorer:
         speakers = set(answers.speakers or ())
         return Score(value, interval.low, interval.high, len(answers.labels), len(speakers))
 
-    def _labels_of(self, task: TaskSpec) -> tuple[dict[str, np.ndarray], dict[str, str | None]]:
+    def _truth_of(self, task: TaskSpec) -> Truth:
         if task.name not in self._read:
             data, findings = self._data[task.name], list[Finding]()
             listing = list_clips(task, data, findings)
             labels = read_labels(listing, task, data, findings)
-            names = [clip.file_id for clip in listing.clips]
             speakers = {clip.file_id: clip.speaker for clip in listing.clips}
-            self._read[task.name] = dict(zip(names, labels, strict=True)), speakers
+            names = [clip.file_id for clip in listing.clips]
+            facts = json.dumps([task.labels, names, list(speakers.items())]).encode() + labels.tobytes()
+            by_name = dict(zip(names, labels, strict=True))
+            self._read[task.name] = Truth(by_name, speakers, hashlib.sha256(facts).hexdigest())
         return self._read[task.name]
 
 

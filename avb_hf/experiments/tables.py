@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -23,7 +24,14 @@ paper's; test scores do not. Each cell: ours (95 % interval, seeds) | published 
 mean over the seeds, and so are the ends of the interval, a percentile bootstrap that draws {units}
 with replacement: it tells what others of them might have given, not other seeds, and of few speakers it is too narrow.
 """
-SUBMITTED_NOTE = "`submitted file`: the test labels are not public, the contest files are in `submissions`.\n"
+# Behind the team's name in the contest files of the organisers' baseline.
+BASELINE_SUFFIX = "-emo18"
+SUBMITTED_NOTE = f"""\
+`submitted file`: the test labels are not public, the contest files are in `submissions`, those of the organisers'
+baseline with `{BASELINE_SUFFIX}` behind the team's name.
+"""
+# Of an interval whose resamples draw clips, since speakers are not known.
+OVER_CLIPS = " over clips"
 
 
 @dataclass(frozen=True)
@@ -63,14 +71,27 @@ class Result:
     Attributes:
         published: The score of the paper.
         ours: Mean over the seeds that are done; None if there is none.
-        num_seeds: Number of these seeds.
-        status: `done`, `submitted file`, `not run`, or `failed: ` and why.
+        outcomes: What became of each seed: `done`, `submitted file`, `not run`, or `failed: ` and why.
     """
 
     published: PublishedScore
     ours: Score | None
-    num_seeds: int
-    status: str
+    outcomes: tuple[str, ...]
+
+    @property
+    def gaps(self) -> list[str]:
+        """The outcomes of seeds that came to nothing."""
+        return [outcome for outcome in self.outcomes if outcome not in (DONE, SUBMITTED)]
+
+    @property
+    def num_seeds(self) -> int:
+        """Number of seeds that are done."""
+        return len(self.outcomes) - len(self.gaps)
+
+    @property
+    def status(self) -> str:
+        """What became of the first seed that came to nothing; else what became of all."""
+        return next(iter([*self.gaps, *self.outcomes]), NOT_RUN)
 
     @property
     def percent(self) -> tuple[float, float, float] | None:
@@ -97,7 +118,7 @@ def gather(
 
 def _result(published: PublishedScore, jobs: Sequence[Job], outcomes: Mapping[Job, str], scorer: Scorer) -> Result:
     scores: list[Score] = []
-    status = DONE if jobs else NOT_RUN
+    became: list[str] = []
     for job in jobs:
         score, outcome = None, outcomes[job]
         if outcome == DONE:
@@ -108,10 +129,8 @@ def _result(published: PublishedScore, jobs: Sequence[Job], outcomes: Mapping[Jo
                 outcome = f"failed: {one_line(str(error))}"
         if score is not None:
             scores.append(score)
-        if outcome != DONE and status in (DONE, SUBMITTED):
-            status = outcome
-    num_seeds = len(scores) or sum(outcomes[job] == DONE for job in jobs)
-    return Result(published, mean_score(scores) if scores else None, num_seeds, status)
+        became.append(outcome)
+    return Result(published, mean_score(scores) if scores else None, tuple(became))
 
 
 def write_csv(results: Sequence[Result], path: Path) -> None:
@@ -172,17 +191,22 @@ def _cell(result: Result | None) -> str:
     published = result.published.percent
     told = "" if published is None else f"{published:.2f}"
     if result.percent is None or result.ours is None:
-        return f"{result.status.partition(':')[0]} {BAR} {told} {BAR} "
+        return f"{_word(result.status)} {BAR} {told} {BAR} "
     ours, low, high = result.percent
-    over = "" if result.ours.num_speakers else " over clips"
+    over = "" if result.ours.num_speakers else OVER_CLIPS
     seeds = f"{result.num_seeds} seed{'s' * (result.num_seeds != 1)}"
+    seeds += "".join(f", {count} {word}" for word, count in Counter(map(_word, result.gaps)).items())
     difference = "" if published is None else f"{ours - published:+.2f}"
     return f"{ours:.2f} ({low:.2f} to {high:.2f}{over}, {seeds}) {BAR} {told} {BAR} {difference}"
+
+
+def _word(outcome: str) -> str:
+    return outcome.partition(":")[0]
 
 
 def _units(results: Sequence[Result]) -> str:
     counts = sorted({result.ours.num_speakers for result in results if result.ours is not None})
     speakers = " or ".join(str(count) for count in counts if count)
     units = [f"the {speakers} speakers of a split"] * bool(speakers)
-    units += ["clips, since speakers are not known (`over clips`),"] * (0 in counts)
+    units += [f"clips, since speakers are not known (`{OVER_CLIPS.strip()}`),"] * (0 in counts)
     return ", or ".join(units) or "speakers, or clips where these are not known,"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from avb_hf.inference.perturbations import PERTURBATIONS, Batch, alone
 from avb_hf.inference.quantities import QUANTITIES
 from avb_hf.model import VocalBurstFeatureExtractor
 from avb_hf.tasks import check_choice
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ def audit(
 ) -> AuditReport:
     """Compare what a model says of clips alone with what it says of them under every perturbation.
 
+    A pooling without mask that scores do not show, since it picks one frame, is logged.
+
     Args:
         model: The model; it is brought to float32 and to evaluation mode, and runs where it is.
         feature_extractor: Normalises and pads the clips.
@@ -111,6 +116,7 @@ def audit(
             worst = int(differences.argmax())
             effects.append(Effect(name, float(differences[worst]), names[worst]))
     measured = QUANTITIES[quantity]
+    _tell_of_hidden_padding(model.config)
     return AuditReport(
         quantity=quantity,
         tolerance=measured.tolerance(model.config),
@@ -118,6 +124,18 @@ def audit(
         largest_value=float(torch.stack([values.abs().max() for values in reference]).max()),
         effects=tuple(effects),
         probable_causes=tuple(measured.causes(model.config)),
+    )
+
+
+def _tell_of_hidden_padding(config: PreTrainedConfig) -> None:
+    if getattr(config, "pooling_mask", True) or config.pools_padding:
+        return
+    trained = " (its batch norm, in training, did take padded frames)" if config.output_norm == "batch" else ""
+    logger.warning(
+        "pooling_mask is false: %s pooling picks one frame, so no score shows it%s; max or mean pooling would read "
+        "padded frames",
+        config.pooling,
+        trained,
     )
 
 

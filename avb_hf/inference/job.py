@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +14,15 @@ import numpy as np
 import torch
 
 from avb_hf import __version__
+from avb_hf.data.problems import MAX_LISTED
 from avb_hf.inference.batch_plan import BatchPlan
 from avb_hf.inference.clip_list import ClipList
-from avb_hf.inference.journal import Journal, write_whole
+from avb_hf.inference.clip_scorer import ClipScorer
+from avb_hf.inference.journal import Journal
 from avb_hf.inference.predict_arguments import PredictArguments
 from avb_hf.inference.score_files import ScoreRow, digest_file, write_scores
-from avb_hf.inference.scorer import Scorer
 from avb_hf.inference.timing import Choice
+from avb_hf.whole_files import read_json, sync, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,13 @@ class Outcome:
         clips: Number of its rows.
         failed: How many of them have no scores.
         sha256: Digest of its content, as hexadecimal text.
+        bad: The first 20 of those without scores, and why they have none.
     """
 
     clips: int
     failed: int
     sha256: str
+    bad: Sequence[str] = ()
 
 
 class Job:
@@ -56,13 +58,13 @@ class Job:
         args: How they are read and scored.
     """
 
-    def __init__(self, output: Path, scorer: Scorer, clips: ClipList, args: PredictArguments) -> None:
+    def __init__(self, output: Path, scorer: ClipScorer, clips: ClipList, args: PredictArguments) -> None:
         self.output, self.clips, self.labels = output, clips, scorer.config.label_names
         self.journal = Journal(output.with_name(f"{output.name}.journal"))
         self.record_path = output.with_name(f"{output.name}.json")
-        device = scorer.model.device
+        device = scorer.device
         versions = {"avb_hf": __version__, "python": sys.version.split()[0]}
-        versions |= {name: version(name) for name in _PACKAGES}
+        versions |= {name: version(name) for name in (*_PACKAGES, *scorer.packages)}
         versions["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         self.facts: dict[str, Any] = {
             "checkpoint": {"sha256": scorer.digest(), "labels": self.labels},
@@ -73,7 +75,7 @@ class Job:
 
     def is_complete(self) -> bool:
         """Whether the file is there, made by this job and as it was written."""
-        record = _read_json(self.record_path)
+        record = _read_record(self.record_path)
         if not self.output.is_file() or record is None or self._differences(record):
             return False
         return record["outcome"]["sha256"] == digest_file(self.output)
@@ -101,6 +103,14 @@ class Job:
             logger.warning("goes on under other conditions, so the last digits may differ: %s", line)
         return True
 
+    def drop_journal(self) -> None:
+        """Delete the journal, which the complete file needs no more, if it is this job's."""
+        begun = self.journal.read_job()
+        if begun is not None and self._differences(begun):
+            logger.warning("%s is the work on another job, and stays", self.journal.folder)
+        else:
+            self.journal.delete()
+
     def begin(self, lengths: np.ndarray, choice: Choice) -> None:
         """Fix how the clips, of so many samples `(clips,)`, are run."""
         self.journal.begin(self.facts | {"choice": asdict(choice)}, lengths)
@@ -125,22 +135,22 @@ class Job:
         """
         plan, choice = self.read_plan()
         seconds = self.journal.find_batches()
-        draft = self.journal.folder / self.output.name
-        failed = 0
+        draft = self.journal.folder / f"draft{self.output.suffix}"
+        failed, bad = 0, list[str]()
 
         def rows() -> Iterator[ScoreRow]:
             nonlocal failed
             for window, batches in plan.windows():
                 for row in order_rows(window, self.clips, ((part, *self.journal.read(n)) for n, part in batches)):
                     failed += row[1] is None
+                    if row[1] is None and failed <= MAX_LISTED:
+                        bad.append(f"{row[0]}: {row[2]}")
                     yield row
 
         write_scores(draft, self.labels, rows())
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        outcome = Outcome(len(self.clips), failed, digest_file(draft))
-        record = self.facts | {"choice": asdict(choice), "outcome": asdict(outcome)}
-        write_whole(self.record_path, json.dumps(record, indent=1) + "\n")
+        sync([draft])
+        outcome = Outcome(len(self.clips), failed, digest_file(draft), bad)
+        write_json(self.record_path, self.facts | {"choice": asdict(choice), "outcome": asdict(outcome)})
         draft.replace(self.output)
         self.journal.delete()
         return seconds
@@ -151,13 +161,13 @@ class Job:
         Raises:
             ValueError: If there is no record of it.
         """
-        record = _read_json(self.record_path)
+        record = _read_record(self.record_path)
         if record is None:
             raise ValueError(f"{self.record_path} is not there: all processes must see the folder of --output")
         return Outcome(**record["outcome"]), Choice(**record["choice"])
 
     def _why_another(self) -> str:
-        record = _read_json(self.record_path)
+        record = _read_record(self.record_path)
         if record is None:
             return f"{self.output} exists, and {self.record_path.name}, which says what it was made of, does not"
         changes = self._differences(record)
@@ -195,11 +205,10 @@ def _compare(before: dict[str, Any], now: dict[str, Any], part: str) -> list[str
     ]
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return what is written beside a complete file; None if nothing of ours is."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path) if path.is_file() else None
     except ValueError:
         return None
     return content if isinstance(content, dict) and {"choice", "outcome"} <= content.keys() else None

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from avb_hf.inference.scorer import ScoredBatch
-from avb_hf.whole_files import whole_file
+from avb_hf.inference.clip_scorer import ScoredBatch
+from avb_hf.whole_files import read_json, write_json
 
 try:
     import fcntl
@@ -45,13 +45,36 @@ class Journal:
         self._synchronised = time.monotonic()
 
     def read_job(self) -> dict[str, Any] | None:
-        """Return what `begin` was given; None if there is no journal, or its start was cut off."""
+        """Return what `begin` was given; None if there is no journal, or its start was cut off.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
         path = self.folder / _JOB
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
     def read_lengths(self) -> np.ndarray:
         """Return the clips' lengths in samples, of shape `(clips,)`."""
         return np.load(self.folder / _LENGTHS, allow_pickle=False)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other calls away from the folder, which is made and, if nothing comes to lie in it, taken away again.
+
+        Raises:
+            ValueError: If another call works on it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        claim = None if fcntl is None else os.open(self.folder, os.O_RDONLY)
+        try:
+            if claim is not None:
+                _lock(claim, self.folder)
+            yield
+        finally:
+            if claim is not None:
+                os.close(claim)
+            if self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
 
     def begin(self, job: dict[str, Any], lengths: np.ndarray) -> None:
         """Start over with a new job; it is there once all of it is.
@@ -60,16 +83,21 @@ class Journal:
             job: What is to be done; JSON must know it.
             lengths: Length of each clip in samples, of shape `(clips,)`.
         """
-        self.delete()
-        self.folder.mkdir(parents=True)
+        self._empty()
+        self.folder.mkdir(parents=True, exist_ok=True)
         np.save(self.folder / _LENGTHS, lengths)
-        write_whole(self.folder / _JOB, json.dumps(job, indent=1) + "\n")
+        write_json(self.folder / _JOB, job)
 
     def delete(self) -> None:
         """Delete the journal."""
+        self._empty()
         if self.folder.is_dir():
-            (self.folder / _JOB).unlink(missing_ok=True)  # first, so that what is left is no journal
-            shutil.rmtree(self.folder)
+            self.folder.rmdir()
+
+    def _empty(self) -> None:
+        (self.folder / _JOB).unlink(missing_ok=True)  # first, so that what is left is no journal
+        for path in self.folder.glob("*"):
+            path.unlink()
 
     def open(self, rank: int) -> None:
         """Make ready to add to the part of one process; what a kill left half-written there is cut off.
@@ -81,10 +109,10 @@ class Journal:
         self._file = path.open("ab")
         try:
             if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+                _lock(self._file.fileno(), self.folder)
+        except ValueError:
             self._file.close()
-            raise ValueError(f"{self.folder}: another process works on it; wait for it or end it first") from error
+            raise
         whole = max((end for _, end, _ in _read_lines(path)), default=0)
         if whole < path.stat().st_size:
             logger.warning("%s: what follows byte %d was cut off; it is computed again", path, whole)
@@ -140,10 +168,11 @@ class Journal:
         return record["scores"], record["errors"]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file in one stroke: a reader finds the old one or the whole new one."""
-    with whole_file(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(f"{folder}: another process works on it; wait for it or end it first") from error
 
 
 def _as_line(batch: ScoredBatch) -> bytes:

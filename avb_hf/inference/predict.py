@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from avb_hf.inference.batch_plan import BatchPlan
 from avb_hf.inference.clip_list import ClipList, list_clips, read_lengths
+from avb_hf.inference.clip_scorer import ClipScorer
 from avb_hf.inference.job import Job, order_rows
 from avb_hf.inference.predict_arguments import PredictArguments
 from avb_hf.inference.score_files import as_mapping, check_suffix, columns_of
-from avb_hf.inference.scorer import Scorer, make_scorer
+from avb_hf.inference.scorer import make_scorer
 from avb_hf.inference.timing import Choice, choose
 from avb_hf.model import VocalBurstFeatureExtractor
 
@@ -37,6 +40,7 @@ class PredictionReport:
         output: The file.
         clips: Number of its rows.
         failed: How many of them have no scores, and say why.
+        bad: The first 20 of those, and why.
         choice: How clips were run.
         was_complete: Whether nothing had to be done.
         audio_seconds: Length of the audio that this call scored, by all processes; known to the main one.
@@ -46,18 +50,23 @@ class PredictionReport:
     output: Path
     clips: int
     failed: int
+    bad: Sequence[str]
     choice: Choice
     was_complete: bool
     audio_seconds: float
     elapsed: float
 
     def describe(self) -> str:
-        """Say it in one line."""
+        """Say it in one line, and one for each of the first 20 clips without scores."""
         rows = f"{self.output}: {self.clips} clips" + (f", {self.failed} of them without scores" if self.failed else "")
+        more = [f"... and {self.failed - len(self.bad)} more"] if self.failed > len(self.bad) else []
+        return "\n  ".join([f"{rows}; {self._describe_work()}", *self.bad, *more])
+
+    def _describe_work(self) -> str:
         if self.was_complete:
-            return f"{rows}; it was complete already, of the same checkpoint, options and inputs"
+            return "it was complete already, of the same checkpoint, options and inputs"
         return (
-            f"{rows}; {self.audio_seconds:.1f} s of audio in {self.elapsed:.1f} s, "
+            f"{self.audio_seconds:.1f} s of audio in {self.elapsed:.1f} s, "
             f"{self.audio_seconds / self.elapsed:.1f} audio-seconds per second, "
             f"{self.choice.precision} in batches of {self.choice.batch_size}"
         )
@@ -72,7 +81,8 @@ def predict(
     """Score clips in one process; `pandas.DataFrame(predict(...))` is a table of them.
 
     Args:
-        model: A fine-tuned model, or Hub id or folder of one; a model is brought to float32 and to evaluation mode.
+        model: A fine-tuned model, Hub id or folder of one, or an ONNX file of one; a model itself is brought to float32
+            and to evaluation mode.
         inputs: Audio files, folders or tables, as `list_clips` takes them.
         args: How clips are read and scored.
         feature_extractor: The extractor of a model that is given itself.
@@ -85,7 +95,7 @@ def predict(
         ValueError: If model or inputs cannot be used, or a clip cannot and `args.on_bad_audio` is `error`.
     """
     args = args or PredictArguments()
-    scorer, clips = _set_up(model, inputs, args, feature_extractor, PartialState(cpu=args.use_cpu))
+    scorer, clips = _set_up(model, inputs, args, feature_extractor, _join(args))
     return _score_all(scorer, clips, args)
 
 
@@ -104,7 +114,8 @@ def predict_to_file(
     same call goes on there, with any number of processes, and ends with the same bytes.
 
     Args:
-        model: A fine-tuned model, or Hub id or folder of one; a model is brought to float32 and to evaluation mode.
+        model: A fine-tuned model, Hub id or folder of one, or an ONNX file of one; a model itself is brought to float32
+            and to evaluation mode.
         inputs: Audio files, folders or tables, as `list_clips` takes them.
         output: The file; its suffix says of which kind. All processes must see its folder.
         args: How clips are read and scored.
@@ -112,27 +123,42 @@ def predict_to_file(
         overwrite: Whether to replace a file, or a journal, of another checkpoint, other options or other inputs.
 
     Raises:
-        ValueError: If model or inputs cannot be used, there is another such file or journal, or a clip cannot be used
-            and `args.on_bad_audio` is `error`.
+        ValueError: If model or inputs cannot be used, the output is an input, there is another such file or journal, or
+            a clip cannot be used and `args.on_bad_audio` is `error`.
     """
     args, output = args or PredictArguments(), Path(output)
     check_suffix(output)
-    state = PartialState(cpu=args.use_cpu, timeout=_PATIENCE)
+    _check_inputs(inputs, output)
+    state = _join(args)
     scorer, clips = _set_up(model, inputs, args, feature_extractor, state)
     job = Job(output, scorer, clips, args)
-    before = _take_up(job, scorer, args, overwrite) if state.is_main_process else 0.0
-    state.wait_for_everyone()
-    started, audio_seconds = time.perf_counter(), 0.0
-    was_complete = job.journal.read_job() is None
-    if not was_complete:
-        _score_share(job, scorer, state)
-    state.wait_for_everyone()
-    elapsed = time.perf_counter() - started
-    if state.is_main_process and not was_complete:
-        audio_seconds = job.finish() - before
-    state.wait_for_everyone()
+    with job.journal.claimed() if state.is_main_process else nullcontext():
+        done = _take_up(job, scorer, args, overwrite) if state.is_main_process else None
+        was_complete = broadcast_object_list([done])[0] is None
+        started, audio_seconds = time.perf_counter(), 0.0
+        if not was_complete:
+            _score_share(job, scorer, state)
+        state.wait_for_everyone()
+        elapsed = time.perf_counter() - started
+        if done is not None:
+            audio_seconds = job.finish() - done
+        state.wait_for_everyone()
     outcome, choice = job.read_record()
-    return PredictionReport(output, outcome.clips, outcome.failed, choice, was_complete, audio_seconds, elapsed)
+    return PredictionReport(
+        output, outcome.clips, outcome.failed, outcome.bad, choice, was_complete, audio_seconds, elapsed
+    )
+
+
+def _join(args: PredictArguments) -> PartialState:
+    """Join the processes that were started together; on a CPU they do not meet unless it is named."""
+    return PartialState(cpu=args.use_cpu or not torch.accelerator.is_available(), timeout=_PATIENCE)
+
+
+def _check_inputs(inputs: str | Path | Sequence[str | Path], output: Path) -> None:
+    """Refuse to write over what is read."""
+    for source in [inputs] if isinstance(inputs, str | Path) else inputs:
+        if Path(source).resolve() == output.resolve():
+            raise ValueError(f"{output} is an input: choose another output")
 
 
 def _set_up(
@@ -141,21 +167,21 @@ def _set_up(
     args: PredictArguments,
     feature_extractor: VocalBurstFeatureExtractor | None,
     state: PartialState,
-) -> tuple[Scorer, ClipList]:
+) -> tuple[ClipScorer, ClipList]:
     clips = list_clips([inputs] if isinstance(inputs, str | Path) else inputs, args.path_column)
     scorer = make_scorer(model, feature_extractor, args, state.device)
     columns_of(scorer.config.label_names)
     return scorer, clips
 
 
-def _measure(scorer: Scorer, clips: ClipList, args: PredictArguments) -> tuple[np.ndarray, Choice]:
+def _measure(scorer: ClipScorer, clips: ClipList, args: PredictArguments) -> tuple[np.ndarray, Choice]:
     lengths = read_lengths(
         clips, scorer.data_args, scorer.config.min_samples, scorer.num_workers, scorer.stops_at_bad_audio
     )
     return lengths, choose(scorer, clips, lengths, args)
 
 
-def _score_all(scorer: Scorer, clips: ClipList, args: PredictArguments) -> Iterator[dict[str, Any]]:
+def _score_all(scorer: ClipScorer, clips: ClipList, args: PredictArguments) -> Iterator[dict[str, Any]]:
     lengths, choice = _measure(scorer, clips, args)
     plan = BatchPlan(lengths, choice.batch_size, choice.max_samples)
     with tqdm(total=len(clips), desc="scoring", unit="clip", disable=None) as bar:
@@ -169,16 +195,17 @@ def _score_all(scorer: Scorer, clips: ClipList, args: PredictArguments) -> Itera
                 yield as_mapping(row, scorer.config.label_names)
 
 
-def _take_up(job: Job, scorer: Scorer, args: PredictArguments, overwrite: bool) -> float:
-    """Leave a journal to work by, or none where nothing is to be done; return the seconds of audio done before."""
+def _take_up(job: Job, scorer: ClipScorer, args: PredictArguments, overwrite: bool) -> float | None:
+    """Leave a journal to work by, and return the seconds of audio that are done; None if there is nothing to do."""
     if job.is_complete():
-        job.journal.delete()
-    elif not job.is_begun(overwrite):
+        job.drop_journal()
+        return None
+    if not job.is_begun(overwrite):
         job.begin(*_measure(scorer, clips=job.clips, args=args))
     return job.journal.find_batches()
 
 
-def _score_share(job: Job, scorer: Scorer, state: PartialState) -> None:
+def _score_share(job: Job, scorer: ClipScorer, state: PartialState) -> None:
     """Score this process's batches of those that are not done: dealt by number, so that nobody need be asked."""
     plan, choice = job.read_plan()
     job.journal.open(state.process_index)

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 from avb_hf.data.arguments import Channels, LongClips
 
 Precision = Literal["fp32", "bf16", "auto"]
-# Flags that say how the work is done, not what comes out; where clips stand is in the list of clips.
-_FREE_TO_CHANGE = ("path_column", "num_workers", "use_cpu")
+# Flags that say how the work is done, not what comes out; where clips stand is in the list of clips, and what the model
+# is in its digest.
+_FREE_TO_CHANGE = ("path_column", "num_workers", "use_cpu", "model_revision")
 
 
 @dataclass
@@ -18,6 +19,9 @@ class PredictArguments:
 
     _argument_group_name: ClassVar[str] = "predict"
 
+    model_revision: str | None = field(
+        default=None, metadata={"help": "branch, tag or commit of a Hub id (default: main)"}
+    )
     path_column: str = field(default="path", metadata={"help": "column of a table with the clips' paths"})
     batch_size: int | None = field(
         default=None, metadata={"help": "clips that are run together (default: the fastest of a few, as measured)"}

@@ -60,22 +60,13 @@ def _state_tolerance(config: PreTrainedConfig) -> float:
     return 5e-5
 
 
-def _state_causes(config: PreTrainedConfig) -> list[str]:
-    has_group_norm = getattr(config.encoder_config, "feat_extract_norm", None) == "group"
-    if config.masked_group_norm or not has_group_norm:
-        return []
-    return ["masked_group_norm is false: the front end's group norm takes padding into its statistics"]
-
-
 def _score_causes(config: PreTrainedConfig) -> list[str]:
-    if not _has_backbone(config):
-        return []
-    if not config.pools_padding:
-        return _state_causes(config)
-    return [f"pooling_mask is false: {config.pooling} pooling reads padded frames", *_state_causes(config)]
+    return config.causes_of_padded_scores if _has_backbone(config) else []
 
 
 QUANTITIES: dict[str, Quantity] = {
     "scores": Quantity(measure_scores, _score_tolerance, is_relative=False, causes=_score_causes),
-    "states": Quantity(measure_states, _state_tolerance, is_relative=True, causes=_state_causes),
+    "states": Quantity(
+        measure_states, _state_tolerance, is_relative=True, causes=lambda config: config.causes_of_padded_states
+    ),
 }

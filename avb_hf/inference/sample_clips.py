@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ def find_audio(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         ValueError: If a path does not exist, or a folder holds no audio file; a file that is named itself may have any
             suffix.
+        OSError: If a folder, or one below it, may not be read.
     """
     return sorted({file for path in paths for file in _files_of(Path(path))})
 
@@ -50,10 +52,15 @@ def _files_of(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    files = [file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
+    found = (Path(folder, name) for folder, _, names in os.walk(path, onerror=_refuse) for name in names)
+    files = [file for file in found if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()]
     if not files:
         raise ValueError(f"{path}: no audio file is in this folder; looked for {', '.join(sorted(AUDIO_SUFFIXES))}")
     yield from files
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def read_sample(files: Sequence[Path], config: PreTrainedConfig, max_clips: int, seed: int = 0) -> ClipSample:

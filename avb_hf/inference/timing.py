@@ -12,8 +12,8 @@ from transformers import BatchFeature
 
 from avb_hf.data.audio import SAMPLING_RATE
 from avb_hf.inference.clip_list import ClipList
+from avb_hf.inference.clip_scorer import ClipScorer
 from avb_hf.inference.predict_arguments import PredictArguments
-from avb_hf.inference.scorer import Scorer
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Choice:
     precision: str
 
 
-def choose(scorer: Scorer, clips: ClipList, samples: np.ndarray, args: PredictArguments) -> Choice:
+def choose(scorer: ClipScorer, clips: ClipList, samples: np.ndarray, args: PredictArguments) -> Choice:
     """Settle what the flags leave open by timing it.
 
     Args:
@@ -54,14 +54,14 @@ def choose(scorer: Scorer, clips: ClipList, samples: np.ndarray, args: PredictAr
     """
     # With far longer clips a batch would need far more memory than those that are timed.
     limit = None if args.batch_size is not None else 2 * int(np.median(samples[samples > 0])) if samples.any() else 1
-    precisions = ("fp32", "bf16") if args.precision == "auto" else (args.precision,)
+    precisions = scorer.precisions(args.precision)
     if (args.batch_size is not None and len(precisions) == 1) or not samples.any():
         return Choice(args.batch_size or 1, limit and limit * (args.batch_size or 1), precisions[0])
     timer = _Timer(scorer, clips, samples, limit)
     if args.batch_size is not None:
         sizes: tuple[int, ...] = (args.batch_size,)
     else:
-        sizes = DEFAULT_SIZES.get(scorer.model.device.type, ACCELERATOR_SIZES)
+        sizes = DEFAULT_SIZES.get(scorer.device.type, ACCELERATOR_SIZES)
     best = {precision: timer.fastest(precision, sizes) for precision in precisions}
     precision = precisions[0]
     if len(precisions) > 1 and best["bf16"][1] < _WORTHWHILE_BF16 * best["fp32"][1]:
@@ -74,7 +74,7 @@ def choose(scorer: Scorer, clips: ClipList, samples: np.ndarray, args: PredictAr
 class _Timer:
     """Times batches of clips that stand close to each other in order of length."""
 
-    def __init__(self, scorer: Scorer, clips: ClipList, samples: np.ndarray, limit: int | None) -> None:
+    def __init__(self, scorer: ClipScorer, clips: ClipList, samples: np.ndarray, limit: int | None) -> None:
         self.scorer, self.clips, self.samples, self.limit = scorer, clips, samples, limit
         usable = np.flatnonzero(samples)
         self.order = usable[np.argsort(samples[usable], kind="stable")]
@@ -101,7 +101,7 @@ class _Timer:
     def _cost(self, precision: str, size: int) -> float:
         groups = [self._group(quantile, size) for quantile in _QUANTILES]
         with self.scorer.running(precision):
-            if self.scorer.model.device.type != "cpu":
+            if self.scorer.device.type != "cpu":
                 inputs, _ = self._group(1.0, size)  # whether there is memory for it
                 self.scorer.run(inputs)
             costs = [min(self._seconds(inputs) for _ in range(_REPEATS)) / seconds for inputs, seconds in groups]

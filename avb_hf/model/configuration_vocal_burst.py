@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -78,6 +79,8 @@ class VocalBurstConfig(PreTrainedConfig):
         ccc_reduction: Key of `CCC_REDUCTIONS`: how the loss `ccc` puts the outputs together; others do not ask.
         class_weights: Weight of each class in the cross-entropy.
         masked_group_norm: Whether a group-norm front end takes its statistics over valid frames only.
+        base_model: Hub id of what the training began from; None for a folder or random weights.
+        base_model_revision: Commit of `base_model`.
 
     Raises:
         TypeError: If an argument does not exist; the message names the nearest.
@@ -104,6 +107,8 @@ class VocalBurstConfig(PreTrainedConfig):
     ccc_reduction: str = "mean"
     class_weights: list[float] | None = None
     masked_group_norm: bool = True
+    base_model: str | None = None
+    base_model_revision: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         is_saved = self.transformers_version is not None
@@ -176,6 +181,20 @@ class VocalBurstConfig(PreTrainedConfig):
         return not (self.pooling_mask or POOLINGS[self.pooling].picks_one_frame)
 
     @property
+    def causes_of_padded_states(self) -> list[str]:
+        """Why raw states depend on how far a clip's batch is padded; empty if they do not."""
+        has_group_norm = getattr(self.encoder_config, "feat_extract_norm", None) == "group"
+        if self.masked_group_norm or not has_group_norm:
+            return []
+        return ["masked_group_norm is false: the front end's group norm takes padding into its statistics"]
+
+    @property
+    def causes_of_padded_scores(self) -> list[str]:
+        """Why scores do; empty if they do not."""
+        pooling = [f"pooling_mask is false: {self.pooling} pooling reads padded frames"] * self.pools_padding
+        return [*pooling, *self.causes_of_padded_states]
+
+    @property
     def max_samples(self) -> int | None:
         """Longest clip, in samples at 16 kHz; None if there is no limit."""
         if self.encoder_config.model_type != "whisper":
@@ -192,6 +211,18 @@ class VocalBurstConfig(PreTrainedConfig):
         for kernel, stride in reversed(layers):
             samples = (samples - 1) * stride + kernel
         return samples
+
+    @property
+    def frame_hop(self) -> int:
+        """Samples, at 16 kHz, from one frame to the next."""
+        if self.encoder_config.model_type == "whisper":
+            return 2 * WHISPER_HOP
+        return math.prod(self.encoder_config.conv_stride)
+
+    @property
+    def first_frame_centre(self) -> float:
+        """Middle, in samples at 16 kHz, of what the convolutions of the first frame see."""
+        return 0.0 if self.encoder_config.model_type == "whisper" else (self.min_samples - 1) / 2
 
 
 def _as_config(encoder_config: dict | PreTrainedConfig | None, is_saved: bool) -> PreTrainedConfig:
@@ -214,3 +245,6 @@ def _refuse_unknown(given: Iterable[str], known: Iterable[str], where: str = "")
     for name in given:
         if name not in LOADING_KEYS and name not in known:
             raise TypeError(f"{where}no configuration argument is named {name!r}{nearest(name, known)}")
+
+
+VocalBurstConfig.register_for_auto_class()

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import HubertModel, PreTrainedConfig, PreTrainedModel, Wav2Vec2Model, WavLMModel
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .configuration_vocal_burst import SAMPLING_RATE, WHISPER_HOP, VocalBurstConfig
 from .dropout_vocal_burst import use_thrifty_dropout
 from .log_mel_vocal_burst import log_mel
 from .losses_vocal_burst import at_least_float32
-from .pooling_vocal_burst import frame_mask
+from .masks_vocal_burst import frame_mask, key_mask, may_be_padded
 
 
 def masked_group_norm(hidden: Tensor, num_frames: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -43,13 +42,6 @@ def masked_group_norm(hidden: Tensor, num_frames: Tensor, norm: nn.GroupNorm) ->
     variance = (x - mean).where(valid, 0).square().sum(dim=-1, keepdim=True) / count
     x = (x - mean) * torch.rsqrt(variance + norm.eps)
     return (x * norm.weight[:, None] + norm.bias[:, None]).to(hidden.dtype)
-
-
-def _may_be_padded(input_values: Tensor, num_samples: Tensor) -> bool:
-    """Whether a clip of the batch may be padded: an accelerator would have to wait for the answer, a trace has none."""
-    if input_values.device.type != "cpu" or torch.compiler.is_compiling():
-        return True
-    return int(num_samples.min()) < input_values.shape[1]
 
 
 def _half_precision_norms(hidden: Tensor) -> AbstractContextManager:
@@ -99,7 +91,7 @@ class ConvolutionalEncoder:
     def front_end(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Convolve waveforms `(batch, samples)` to features `(batch, frames, channels)` and valid frames `(batch,)`."""
         hidden = input_values.to(self.dtype)[:, None]  # (batch, 1, samples)
-        masks_norm = self.use_masked_group_norm and _may_be_padded(input_values, num_samples)
+        masks_norm = self.use_masked_group_norm and may_be_padded(input_values, num_samples)
         for layer in self.feature_extractor.conv_layers:
             hidden = layer.conv(hidden)
             num_frames = (num_samples - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
@@ -135,7 +127,7 @@ class ConvolutionalEncoder:
         return self.encoder.dropout(hidden)
 
     def _run(self, hidden: Tensor, valid: Tensor, start: int, stop: int | None) -> Tensor:
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden, attention_mask=valid)
+        mask = key_mask(valid, hidden.dtype, self.config._attn_implementation)
         for block in self.encoder.layers[start:stop]:
             hidden = block(hidden, attention_mask=mask)
         return hidden
@@ -220,9 +212,9 @@ class WhisperBurstEncoder(WhisperEncoder):
         if start == 0:
             hidden = hidden.where(valid[:, :, None], 0) + self.embed_positions.weight[: hidden.shape[1]]
             hidden = self.embedding_dropout(hidden)
-        key_mask = torch.zeros_like(valid, dtype=hidden.dtype).masked_fill(~valid, torch.finfo(hidden.dtype).min)
+        mask = key_mask(valid, hidden.dtype, self.config._attn_implementation)
         for block in self.layers[start:stop]:
-            hidden = block(hidden, key_mask[:, None, None])
+            hidden = block(hidden, mask)
         return hidden
 
     def forward(self, input_values: Tensor, num_samples: Tensor) -> tuple[Tensor, Tensor]:

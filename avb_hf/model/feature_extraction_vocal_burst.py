@@ -46,23 +46,28 @@ class VocalBurstFeatureExtractor(SequenceFeatureExtractor):
         self.return_attention_mask = True
 
     @classmethod
-    def for_backbone(cls, name_or_path: str | None, config: VocalBurstConfig) -> VocalBurstFeatureExtractor:
-        """Make the extractor that a backbone was trained with.
+    def for_backbone(
+        cls, name_or_path: str | None, config: VocalBurstConfig, **hub_arguments: Any
+    ) -> VocalBurstFeatureExtractor:
+        """Make the extractor that a backbone, or a checkpoint of ours, was trained with.
 
         Whether clips are normalised is what the backbone's `preprocessor_config.json` says (`do_normalize`). Where it
-        is silent, or there is none, Whisper takes clips as they are and every other backbone normalised ones.
+        is silent, or there is none, Whisper, or a model without a backbone, takes clips as they are and every other
+        backbone normalised ones.
 
         Args:
-            name_or_path: Hub id or folder of the backbone; None for one with random weights.
+            name_or_path: Hub id or folder; None for random weights.
             config: Configuration of the model that the extractor is for.
+            **hub_arguments: transformers' arguments that say where a file is found (`revision`, `token`, ...).
         """
         stored: dict[str, Any] = {}
         if name_or_path is not None:
             try:
-                stored, _ = cls.get_feature_extractor_dict(name_or_path)
+                stored, _ = cls.get_feature_extractor_dict(name_or_path, **hub_arguments)
             except OSError:
                 logger.warning("%s has no preprocessor_config.json", name_or_path)
-        default = config.encoder_config.model_type != "whisper"
+        encoder_config = getattr(config, "encoder_config", None)
+        default = encoder_config is not None and encoder_config.model_type != "whisper"
         return cls(do_normalize=stored.get("do_normalize", default), min_samples=config.min_samples)
 
     def __call__(
@@ -92,7 +97,10 @@ class VocalBurstFeatureExtractor(SequenceFeatureExtractor):
             ValueError: If the rate differs, or a clip is empty, not mono or not finite.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            raise ValueError(f"sampling_rate must be {self.sampling_rate} Hz, got {sampling_rate}; resample first")
+            raise ValueError(
+                f"sampling_rate must be {self.sampling_rate} Hz, got {sampling_rate}: resample first, or give the "
+                "recording to VocalBurstPipeline"
+            )
         is_batch = isinstance(raw_speech, list | tuple) and len(raw_speech) > 0 and np.ndim(raw_speech[0]) > 0
         clips = [self._prepare(clip, index) for index, clip in enumerate(raw_speech if is_batch else [raw_speech])]
         kwargs.setdefault("return_attention_mask", True)
@@ -110,3 +118,6 @@ class VocalBurstFeatureExtractor(SequenceFeatureExtractor):
             logger.warning("clip %d has %d samples, lengthened by silence to %d", index, len(clip), self.min_samples)
             clip = np.pad(clip, (0, self.min_samples - len(clip)))
         return clip
+
+
+VocalBurstFeatureExtractor.register_for_auto_class()

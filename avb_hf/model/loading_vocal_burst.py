@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +15,22 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import ADAPTER_CONFIG_NAME, cached_file
 from transformers.utils import logging as transformers_logging
+
+from .configuration_vocal_burst import nearest
+from .feature_extraction_vocal_burst import VocalBurstFeatureExtractor
 
 logger = logging.getLogger(__name__)
 
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+# Arguments of transformers' `from_pretrained` that say where and how to load, not what the model is.
+LOADING_ARGUMENTS = {
+    *HUB_ARGUMENTS, "adapter_kwargs", "adapter_name", "attn_implementation", "code_revision", "config", "device_map",
+    "dtype", "gguf_file", "key_mapping", "max_memory", "output_loading_info", "state_dict", "torch_dtype",
+    "trust_remote_code", "use_safetensors", "variant", "weights_only",
+}  # fmt: skip
+LOADING_ARGUMENTS |= set(inspect.signature(PreTrainedModel.from_pretrained).parameters)
 
 
 def hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -25,20 +38,59 @@ def hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
 
 
+def take_fields(config_class: type[PreTrainedConfig], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields of a configuration out of the arguments of `from_pretrained`.
+
+    Raises:
+        TypeError: If an argument is neither a field nor one of transformers' own; the message names the nearest.
+    """
+    fields = set(config_class.__dataclass_fields__) | {"num_labels"}
+    for name in kwargs:
+        if name not in LOADING_ARGUMENTS | fields and not name.startswith("_"):
+            hint = nearest(name, fields | LOADING_ARGUMENTS)
+            raise TypeError(f"from_pretrained() has no argument {name!r}{hint}")
+    return {name: kwargs.pop(name) for name in list(kwargs) if name in fields and name not in LOADING_ARGUMENTS}
+
+
 def read_model_type(name_or_path: str, kwargs: dict[str, Any]) -> str:
     """Read what kind of model a checkpoint is from its `config.json`.
 
     Raises:
         ValueError: If it has none, or the folder does not exist.
+        OSError: If it is no folder, and the Hub has none, is not reached, or does not let it be read.
     """
     if isinstance(kwargs.get("config"), PreTrainedConfig):
         return kwargs["config"].model_type
     if str(name_or_path).startswith(("/", ".", "~")) and not Path(name_or_path).is_dir():
         raise ValueError(f"{name_or_path}: there is no such folder")  # not what a Hub id may hold
-    content, _ = PreTrainedConfig.get_config_dict(name_or_path, **hub_arguments(kwargs))
+    if (Path(name_or_path) / ADAPTER_CONFIG_NAME).is_file():
+        raise ValueError(
+            f"{name_or_path} holds adapters without their backbone, to go on training from; the model, with them "
+            "merged, is what the run leaves in its own folder"
+        )
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(name_or_path, **hub_arguments(kwargs))
+    except OSError as error:
+        if Path(name_or_path).is_dir():
+            raise
+        raise OSError(f"{name_or_path} is no folder here, and could not be read from the Hub: {error}") from error
     if "model_type" not in content:
         raise ValueError(f"{name_or_path}: no config.json that names a model_type was found there")
     return content["model_type"]
+
+
+def read_commit(name_or_path: str, kwargs: dict[str, Any]) -> str | None:
+    """Return the commit that a checkpoint of the Hub is at; None for a folder.
+
+    Args:
+        name_or_path: Hub id or folder.
+        kwargs: Loading arguments, of which `revision` names a branch, tag or commit.
+    """
+    if Path(name_or_path).is_dir():
+        return None
+    path = cached_file(str(name_or_path), "config.json", **hub_arguments(kwargs))
+    found = re.search(r"/snapshots/([0-9a-f]{40})/", Path(path).as_posix())
+    return found[1] if found else None
 
 
 def load_checkpoint(
@@ -60,6 +112,7 @@ def load_checkpoint(
     Raises:
         ValueError: If weights are missing, left over or not finite.
     """
+    _pin(name_or_path, kwargs)
     config = kwargs.pop("config", None)
     if not isinstance(config, PreTrainedConfig):
         content, _ = model_class.config_class.get_config_dict(name_or_path, **hub_arguments(kwargs))
@@ -72,6 +125,7 @@ def load_checkpoint(
     with _quiet(), _naming(name_or_path):
         model, info = load(name_or_path, config=config, output_loading_info=True, **kwargs)
     _require_complete(name_or_path, model, info, left_over=info["unexpected_keys"])
+    model.feature_extractor = VocalBurstFeatureExtractor.for_backbone(name_or_path, config, **hub_arguments(kwargs))
     _keep_fixed(model)
     return (model, info) if wants_info else model
 
@@ -99,11 +153,12 @@ def load_backbone(
     """
     if model_type not in encoders:
         raise ValueError(f"{name_or_path}: a backbone must be one of {list(encoders)}, got {model_type!r}")
+    origin = _pin(name_or_path, kwargs)
     wants_info = kwargs.pop("output_loading_info", False)
     kwargs["ignore_mismatched_sizes"] = True  # as above
     attention = {name: kwargs[name] for name in ("attn_implementation",) if name in kwargs}
     backbone_config = kwargs.pop("config", None) or AutoConfig.from_pretrained(name_or_path, **hub_arguments(kwargs))
-    config = model_class.config_class(encoder_config=backbone_config, **overrides, **attention)
+    config = model_class.config_class(encoder_config=backbone_config, **origin | overrides | attention)
     model = model_class(config)
     encoder_class = encoders[model_type]
     with _quiet(), _naming(name_or_path):
@@ -121,9 +176,19 @@ def load_backbone(
     model.to(encoder.dtype)
     config.encoder_config.dtype = None
     config._name_or_path = str(name_or_path)
+    model.feature_extractor = VocalBurstFeatureExtractor.for_backbone(name_or_path, config, **hub_arguments(kwargs))
     _keep_fixed(model)
     model.eval()
     return (model, info) if wants_info else model
+
+
+def _pin(name_or_path: str, kwargs: dict[str, Any]) -> dict[str, str]:
+    """Let all files be taken from one commit, and return the fields that say which; none for a folder."""
+    commit = read_commit(name_or_path, kwargs)
+    if commit is None:
+        return {}
+    kwargs["revision"] = commit
+    return {"base_model": str(name_or_path), "base_model_revision": commit}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from transformers.audio_utils import mel_filter_bank
 
 from .configuration_vocal_burst import SAMPLING_RATE, WHISPER_HOP, WHISPER_WINDOW
 from .losses_vocal_burst import at_least_float32
-from .pooling_vocal_burst import frame_mask
+from .masks_vocal_burst import frame_mask
 
 
 def log_mel(input_values: Tensor, num_samples: Tensor, num_mel_bins: int) -> tuple[Tensor, Tensor]:

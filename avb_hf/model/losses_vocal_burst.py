@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -156,3 +157,33 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": mse_loss,
     "cross_entropy": cross_entropy_loss,
 }
+
+
+class ConfiguredLoss:
+    """What a model's configuration says of its loss, as methods: a base beside `PreTrainedModel`."""
+
+    config: Any
+
+    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Compute the configured loss of scores `(batch, num_labels)` in at least float32.
+
+        Raises:
+            ValueError: If the labels' shape does not fit the scores'.
+        """
+        expected = logits.shape if self.config.problem_type == "regression" else logits.shape[:1]
+        if labels.shape != expected:
+            raise ValueError(f"labels must have shape {tuple(expected)}, got {tuple(labels.shape)}")
+        with torch.autocast(logits.device.type, enabled=False):
+            return LOSSES[self.config.loss](logits, labels, self._class_weights(labels), self.config.ccc_reduction)
+
+    def loss_weight(self, labels: Tensor) -> Tensor | None:
+        """Tell what the loss of a batch divides by: the number of labels that are there, or their classes' weights.
+
+        Returns:
+            A scalar; None for a loss that is no sum over clips, as the CCC's.
+        """
+        return LOSS_WEIGHTS[self.config.loss](labels, self._class_weights(labels))
+
+    def _class_weights(self, labels: Tensor) -> Tensor | None:
+        weights = self.config.class_weights
+        return None if weights is None else torch.tensor(weights, device=labels.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 from typing import Any
 
 import torch
@@ -11,25 +11,19 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .configuration_vocal_burst import VocalBurstConfig, nearest
+from .configuration_vocal_burst import VocalBurstConfig
 from .encoders_vocal_burst import ENCODERS, settle_attention
-from .loading_vocal_burst import load_backbone, load_checkpoint, read_model_type
-from .losses_vocal_burst import LOSS_WEIGHTS, LOSSES, at_least_float32
+from .feature_extraction_vocal_burst import VocalBurstFeatureExtractor
+from .loading_vocal_burst import load_backbone, load_checkpoint, read_model_type, take_fields
+from .losses_vocal_burst import ConfiguredLoss, at_least_float32
+from .masks_vocal_burst import count_samples
 from .pooling_vocal_burst import POOLINGS
+from .saving_vocal_burst import push_complete, save_complete
 
 RNN_CLASSES: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
-# Arguments of transformers' `from_pretrained` that say where and how to load, not what the model is.
-LOADING_ARGUMENTS = {
-    "adapter_kwargs", "adapter_name", "attn_implementation", "cache_dir", "code_revision", "config", "device_map",
-    "dtype", "force_download", "gguf_file", "key_mapping", "local_files_only", "max_memory", "output_loading_info",
-    "revision", "state_dict", "subfolder", "token", "torch_dtype", "trust_remote_code", "use_safetensors", "variant",
-    "weights_only",
-}  # fmt: skip
-LOADING_ARGUMENTS |= set(inspect.signature(PreTrainedModel.from_pretrained).parameters)
 
-
-class Wav2Vec2ForVocalBurst(PreTrainedModel):
+class Wav2Vec2ForVocalBurst(ConfiguredLoss, PreTrainedModel):
     """A speech encoder with a recurrent head that scores the emotion in vocal bursts.
 
     Waveform -> raw output of the backbone's block `feature_layer` -> LSTM -> linear layer per frame -> pooling over the
@@ -38,6 +32,9 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
 
     Args:
         config: The model's configuration. The weights are random; see `from_pretrained` for trained ones.
+
+    Attributes:
+        feature_extractor: What brings waveforms into the form that the model was trained on; it is saved beside it.
 
     Raises:
         ValueError: If the backbone's model type is not supported, or it has no such attention.
@@ -62,13 +59,13 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         self.states_norm = nn.LayerNorm(width) if config.states_norm == "layer" else None
         self.rnn = None
         if config.rnn != "none":
-            rnn_class = RNN_CLASSES[config.rnn]
-            self.rnn = rnn_class(width, config.rnn_hidden_size, config.rnn_num_layers, batch_first=True)
+            self.rnn = RNN_CLASSES[config.rnn](width, config.rnn_hidden_size, config.rnn_num_layers, batch_first=True)
             width = config.rnn_hidden_size
         pools_states = config.pool_over == "states"
         self.pooling = POOLINGS[config.pooling](width if pools_states else config.num_labels)
         self.classifier = nn.Linear(self.pooling.out_features if pools_states else width, config.num_labels)
         self.output_norm = nn.BatchNorm1d(config.num_labels) if config.output_norm == "batch" else None
+        self.feature_extractor = VocalBurstFeatureExtractor.for_backbone(None, config)
         self.frozen_blocks: int | None = None
         self._frozen: list[nn.Module] = []
         self.post_init()
@@ -97,19 +94,41 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             TypeError: If an argument does not exist; the message names the nearest.
             ValueError: If the checkpoint lacks weights of the model, has others, or holds values that are not finite.
         """
-        fields = set(VocalBurstConfig.__dataclass_fields__) | {"num_labels"}
-        for name in kwargs:
-            if name not in LOADING_ARGUMENTS | fields and not name.startswith("_"):
-                hint = nearest(name, fields | LOADING_ARGUMENTS)
-                raise TypeError(f"from_pretrained() has no argument {name!r}{hint}")
-        overrides = {
-            name: kwargs.pop(name) for name in list(kwargs) if name in fields and name not in LOADING_ARGUMENTS
-        }
+        overrides = take_fields(cls.config_class, kwargs)
         kwargs.setdefault("dtype", kwargs.pop("torch_dtype", torch.float32))
         model_type = read_model_type(pretrained_model_name_or_path, kwargs)
         if model_type == cls.config_class.model_type:
             return load_checkpoint(cls, super().from_pretrained, pretrained_model_name_or_path, overrides, kwargs)
         return load_backbone(cls, ENCODERS, model_type, pretrained_model_name_or_path, overrides, kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs: Any) -> None:
+        """Save all that is needed to use the model where this package is not installed.
+
+        That is weights, configuration, `preprocessor_config.json`, the code of these and of the pipeline, and a short
+        card where there is none, or one of ours that names other labels.
+
+        Args:
+            save_directory: The folder, which is made.
+            is_main_process: Whether this process writes.
+            **kwargs: Further arguments of transformers' `save_pretrained`, those of its `push_to_hub` included.
+        """
+        save_complete(self, super().save_pretrained, save_directory, is_main_process, **kwargs)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = True, **kwargs: Any) -> str:
+        """Upload what `save_pretrained` leaves.
+
+        Args:
+            repo_id: Name of the repository.
+            private: Whether it must be private; None leaves it as it is, and is the owner's default for a new one.
+            **kwargs: Further arguments of transformers' `push_to_hub`.
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            ValueError: If it is to be private, and a public repository of that name exists.
+        """
+        return push_complete(self, repo_id, private, **kwargs)
 
     def freeze_feature_encoder(self, keep_dropout: bool = False) -> None:
         """Freeze the convolutional front end, as `freeze_blocks(0)` does."""
@@ -174,9 +193,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
         """
         if frozen_states is None:
             frozen_states, num_frames = self.run_frozen(input_values, attention_mask)
-        states = self.encoder.blocks(
-            frozen_states, num_frames, start=self.frozen_blocks or 0
-        )  # (batch, frames, hidden)
+        states = self.encoder.blocks(frozen_states, num_frames, self.frozen_blocks or 0)  # (batch, frames, hidden)
         with torch.autocast(states.device.type, enabled=False):
             logits = self.score_states(states, num_frames)  # (batch, labels)
             loss = None if labels is None else self.compute_loss(logits, labels)
@@ -196,7 +213,7 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             Features of the front end `(batch, frames, channels)` or output of block `frozen_blocks`
             `(batch, frames, hidden)`, and the valid frames of each clip, `(batch,)`.
         """
-        num_samples = self._num_samples(input_values, attention_mask)
+        num_samples = count_samples(input_values, attention_mask, self.config.min_samples)
         if self.frozen_blocks is None:
             return self.encoder.front_end(input_values, num_samples)
         with torch.no_grad():
@@ -224,60 +241,38 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             Scores of shape `(batch, num_labels)`.
         """
         config = self.config
+        pooled_frames = torch.full_like(num_frames, states.shape[1]) if config.pools_padding else num_frames
+        if config.pool_over == "states":
+            pooled = self.pooling(self._recur(states), pooled_frames)  # (batch, features)
+            return self._activate(self._normalise(self.classifier(pooled)))  # (batch, labels)
+        scores = self.pooling(self.score_frames(states, num_frames), pooled_frames)  # (batch, labels)
+        return scores if config.activation_before_pooling else self._activate(scores)
+
+    def score_frames(self, states: Tensor, num_frames: Tensor) -> Tensor:
+        """Run the head up to the pooling of scores.
+
+        Args:
+            states: As in `score_states`.
+            num_frames: As in `score_states`.
+
+        Returns:
+            What is pooled to a clip's scores, `(batch, frames, num_labels)`: through the output activation only where
+            `activation_before_pooling` says so.
+
+        Raises:
+            ValueError: If the model pools states, so that no frame has a score.
+        """
+        if self.config.pool_over == "states":
+            raise ValueError("no frame has a score: pool_over must be 'logits' for that, got 'states'")
+        frames = self.classifier(self._recur(states))  # (batch, frames, labels)
+        frames = self._normalise(frames, num_frames if self.config.pooling_mask else None)
+        return self._activate(frames) if self.config.activation_before_pooling else frames
+
+    def _recur(self, states: Tensor) -> Tensor:
         states = states.to(self.classifier.weight.dtype)
         if self.states_norm is not None:
             states = self.states_norm(states)
-        if self.rnn is not None:
-            states, _ = self.rnn(states)
-        pooled_frames = torch.full_like(num_frames, states.shape[1]) if config.pools_padding else num_frames
-        if config.pool_over == "states":
-            pooled = self.pooling(states, pooled_frames)  # (batch, features)
-            return self._activate(self._normalise(self.classifier(pooled)))  # (batch, labels)
-        frames = self.classifier(states)  # (batch, frames, labels)
-        frames = self._normalise(frames, num_frames if config.pooling_mask else None)
-        if config.activation_before_pooling:
-            return self.pooling(self._activate(frames), pooled_frames)  # (batch, labels)
-        return self._activate(self.pooling(frames, pooled_frames))  # (batch, labels)
-
-    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the configured loss of scores `(batch, num_labels)` in at least float32.
-
-        Raises:
-            ValueError: If the labels' shape does not fit the scores'.
-        """
-        expected = logits.shape if self.config.problem_type == "regression" else logits.shape[:1]
-        if labels.shape != expected:
-            raise ValueError(f"labels must have shape {tuple(expected)}, got {tuple(labels.shape)}")
-        with torch.autocast(logits.device.type, enabled=False):
-            return LOSSES[self.config.loss](logits, labels, self._class_weights(labels), self.config.ccc_reduction)
-
-    def loss_weight(self, labels: Tensor) -> Tensor | None:
-        """Tell what the loss of a batch divides by: the number of labels that are there, or their classes' weights.
-
-        Returns:
-            A scalar; None for a loss that is no sum over clips, as the CCC's.
-        """
-        return LOSS_WEIGHTS[self.config.loss](labels, self._class_weights(labels))
-
-    def _class_weights(self, labels: Tensor) -> Tensor | None:
-        weights = self.config.class_weights
-        return None if weights is None else torch.tensor(weights, device=labels.device)
-
-    def _num_samples(self, input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
-        batch, samples = input_values.shape
-        shortest = samples
-        if attention_mask is None:
-            num_samples = torch.full((batch,), samples, device=input_values.device)
-        else:
-            num_samples = attention_mask.sum(dim=1)
-            # An accelerator would have to wait for these, and a trace cannot hold them.
-            if attention_mask.device.type == "cpu" and not torch.compiler.is_compiling():
-                shortest = int(num_samples.min())
-                if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
-                    raise ValueError("clips must be padded on the right: no 0 of attention_mask may stand before a 1")
-        if shortest < self.config.min_samples:
-            raise ValueError(f"a clip needs at least {self.config.min_samples} samples, got one of {shortest}")
-        return num_samples
+        return states if self.rnn is None else self.rnn(states)[0]
 
     def _normalise(self, scores: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """Batch-normalise scores over clips, and over their frames where they have such, of each the first or all."""
@@ -293,3 +288,6 @@ class Wav2Vec2ForVocalBurst(PreTrainedModel):
             return scores
         low, high = self.config.label_range
         return low + (high - low) * torch.sigmoid(at_least_float32(scores))
+
+
+Wav2Vec2ForVocalBurst.register_for_auto_class("AutoModelForAudioClassification")

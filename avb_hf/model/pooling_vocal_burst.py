@@ -6,22 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from .losses_vocal_burst import at_least_float32
+from .masks_vocal_burst import frame_mask
 
 STD_FLOOR = 1e-6  # the root of a variance of 0 has no finite gradient
 ATTENTION_WIDTH = 128
-
-
-def frame_mask(num_frames: Tensor, max_frames: int) -> Tensor:
-    """Mark the valid frames of each clip.
-
-    Args:
-        num_frames: Valid frames of each clip, of shape `(batch,)`.
-        max_frames: Frames of the padded batch.
-
-    Returns:
-        Booleans of shape `(batch, max_frames)`, True where a frame lies inside its clip.
-    """
-    return torch.arange(max_frames, device=num_frames.device) < num_frames[:, None]
 
 
 class Pooling(nn.Module):

@@ -1,5 +1,6 @@
 """The flags of a run that are ours, and our defaults of those that everyone needs. Imports no torch."""
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,6 +25,9 @@ class ModelArguments:
 
     model_name_or_path: str | None = HfArg(
         default=None, help="Hub id or folder of a pretrained backbone, or of a checkpoint of ours"
+    )
+    model_revision: str | None = HfArg(
+        default=None, help="branch, tag or commit of a Hub id; the commit it was is kept with the model"
     )
     encoder_config: str | None = HfArg(
         default=None, help="build a random backbone instead: a configuration as a JSON file or inline JSON"
@@ -85,7 +89,7 @@ class RunArguments:
     _argument_group_name: ClassVar[str] = "run"
 
     backbone_learning_rate: float | None = HfArg(
-        default=None, help="learning rate of the backbone (default: a tenth of --learning_rate, the head's)"
+        default=None, help="learning rate of the backbone (default: a tenth of the head's, with --lora the same)"
     )
     freeze: Freeze = HfArg(
         default="feature_encoder", help="what is not trained: nothing, the convolutions, or the whole backbone"
@@ -117,6 +121,10 @@ class RunArguments:
         default=None, help="stop after this many evaluations without a better headline score (off)"
     )
     resume: str | None = HfArg(default=None, help="auto or a checkpoint folder: go on where a run of ours stopped")
+    resume_from_hub: str | None = HfArg(
+        default=None,
+        help="Hub id: like --resume auto, with the newest checkpoint that was pushed there if it is newer",
+    )
     allow_changed_args: bool = HfArg(
         default=False, help="resume although flags, task, model, data or number of processes have changed"
     )
@@ -127,6 +135,10 @@ class RunArguments:
     dry_run: bool = HfArg(default=False, help="check data, one batch and memory, print the plan, write nothing")
     estimate: bool = HfArg(
         default=False, help="run a few steps, tell hours and memory of the whole run, and write nothing"
+    )
+    license: str | None = HfArg(
+        default=None,
+        help="licence of the model in its card, such as apache-2.0 (none: the data's terms may bind the weights)",
     )
     team_name: str = HfArg(default="team", help="team in the name of a contest file: A-VB-High_<team>_<n>.csv")
     submission: int = HfArg(default=1, help="number in the name of a contest file")
@@ -146,6 +158,8 @@ class RunArguments:
                 "--frozen_dropout goes with something frozen, and needs --cache off: what differs from step to step "
                 f"cannot be computed once; got --freeze {self.freeze} and --cache {self.cache}"
             )
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
+            raise ValueError(f"--license must be an identifier of the Hub, such as apache-2.0, got {self.license!r}")
         rate = self.backbone_learning_rate
         if rate is not None and not 0 <= rate < float("inf"):
             raise ValueError(f"--backbone_learning_rate must be 0 or more, got {rate}")
@@ -173,4 +187,13 @@ class CommonArguments:
     gradient_accumulation_steps: int = HfArg(default=1, help="batches whose gradients make one optimizer step")
     seed: int = HfArg(default=42, help="seed of weights, order and dropout")
     bf16: bool = HfArg(default=False, help="the same as --precision bf16")
+    push_to_hub: bool = HfArg(default=False, help="push the model to the Hub: code, card and scores, no pickle")
+    hub_model_id: str | None = HfArg(default=None, help="its name there (default: that of the output folder)")
+    hub_strategy: str = HfArg(
+        default="every_save",
+        help="when: at the end, at every_save, or with what --resume_from_hub needs: checkpoint or all_checkpoints",
+    )
+    hub_private_repo: bool | None = HfArg(
+        default=None, help="false makes the repository public; else only its owner sees it", metadata={**BARE}
+    )
     report_to: str = HfArg(default="none", help="where to log: none, all, tensorboard, wandb, trackio, ...")

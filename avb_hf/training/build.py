@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
-from avb_hf.model.loading_vocal_burst import read_model_type
+from avb_hf.model.loading_vocal_burst import read_commit, read_model_type
 from avb_hf.tasks import TaskSpec
 from avb_hf.training.arguments import Freeze, ModelArguments, RunArguments
 
@@ -69,44 +69,55 @@ def build_model(
         raise ValueError(
             "give one of --model_name_or_path (a backbone or checkpoint) and --encoder_config (random weights)"
         )
-    if name is not None and read_model_type(name, {}) == VocalBurstConfig.model_type:
-        model, extractor = _load_checkpoint(name, task, args, train_labels)
+    if args.model_revision is not None and (name is None or Path(name).is_dir()):
+        raise ValueError(f"--model_revision {args.model_revision} is for a model of the Hub, got {name}")
+    if name is not None and read_model_type(name, _at(args)) == VocalBurstConfig.model_type:
+        model = _load_checkpoint(name, task, args, train_labels)
     else:
-        model, extractor = _put_head_on_backbone(name, task, args, train_labels)
+        model = _put_head_on_backbone(name, task, args, train_labels)
     freezer = FREEZERS[freeze]
     if freezer is not None:
         getattr(model, freezer)(keep_dropout)
     if freeze_blocks:
         model.freeze_blocks(freeze_blocks, keep_dropout)
-    return model, extractor
+    return model, model.feature_extractor
 
 
 def _put_head_on_backbone(
     name: str | None, task: TaskSpec, args: ModelArguments, train_labels: Sequence[Any] | None
-) -> tuple[Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor]:
+) -> Wav2Vec2ForVocalBurst:
     fields = _given(args, HEAD_FIELDS + LOSS_FIELDS) | task_fields(task, args, train_labels)
     if name is None:
         encoder_config = read_encoder_config(str(args.encoder_config))
         model = Wav2Vec2ForVocalBurst(VocalBurstConfig(encoder_config=encoder_config, **fields))
     else:
-        model = Wav2Vec2ForVocalBurst.from_pretrained(name, **fields)
-    extractor = VocalBurstFeatureExtractor.for_backbone(name, model.config)
+        model = Wav2Vec2ForVocalBurst.from_pretrained(name, **_at(args), **fields)
     if args.do_normalize is not None:
-        extractor.do_normalize = args.do_normalize
-    return model, extractor
+        model.feature_extractor.do_normalize = args.do_normalize
+    return model
 
 
 def _load_checkpoint(
     name: str, task: TaskSpec, args: ModelArguments, train_labels: Sequence[Any] | None
-) -> tuple[Wav2Vec2ForVocalBurst, VocalBurstFeatureExtractor]:
-    config, extractor = VocalBurstConfig.from_pretrained(name), VocalBurstFeatureExtractor.from_pretrained(name)
+) -> Wav2Vec2ForVocalBurst:
+    commit = read_commit(name, _at(args))
+    at = {} if commit is None else {"revision": commit}
+    config = VocalBurstConfig.from_pretrained(name, **at)
+    extractor = VocalBurstFeatureExtractor.from_pretrained(name, **at)
     _require_task(config, task, name)
     _require_head(config.to_dict() | {"do_normalize": extractor.do_normalize}, args, name)
     changed = _given(args, LOSS_FIELDS)
     class_weights = task_fields(task, args, train_labels)["class_weights"]
     if class_weights is not None:
         changed["class_weights"] = class_weights
-    return Wav2Vec2ForVocalBurst.from_pretrained(name, **changed), extractor
+    if commit is not None:
+        changed |= {"base_model": name, "base_model_revision": commit}
+    return Wav2Vec2ForVocalBurst.from_pretrained(name, **at, **changed)
+
+
+def _at(args: ModelArguments) -> dict[str, str]:
+    """Return the loading arguments that say which revision of the model is meant."""
+    return {} if args.model_revision is None else {"revision": args.model_revision}
 
 
 def _given(args: ModelArguments, flags: tuple[str, ...]) -> dict[str, Any]:

@@ -6,16 +6,16 @@ import hashlib
 import logging
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import safe_globals
 
-from avb_hf.training.durable import read_json, write_json
-from avb_hf.whole_files import is_draft, sync
+from avb_hf.whole_files import is_draft, read_json, sync, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,10 @@ def seal(folder: str | Path, files: Iterable[Path] | None = None) -> None:
     folder = Path(folder)
     paths = _files(folder) if files is None else sorted(files)
     sync(paths)
-    contents = {str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": _digest(path)} for path in paths}
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    contents = {
+        name: {"size": path.stat().st_size, "sha256": _digest(path)} for name, path in zip(names, paths, strict=True)
+    }
     write_json(folder / SEAL, contents)
     sync([folder.parent])
 
@@ -57,14 +60,23 @@ def find_damage(folder: str | Path) -> str | None:
     return None
 
 
-def whole_files(folder: str | Path) -> set[str]:
-    """Return the names of a folder's files that are as they were sealed; none if there is no readable seal."""
+def whole_files(folder: str | Path, to_read: Container[str] | None = None) -> set[str]:
+    """Return the names of a folder's files that are as they were sealed; none if there is no readable seal.
+
+    Args:
+        folder: A sealed folder.
+        to_read: Names of the files whose content is compared, which takes time; of others the size is. None reads all.
+    """
     folder = Path(folder)
     try:
         contents = _read_seal(folder)
     except (FileNotFoundError, ValueError):
         return set()
-    return {name for name, expected in contents.items() if _is_as_sealed(folder / name, expected)}
+    return {
+        name
+        for name, expected in contents.items()
+        if _is_as_sealed(folder / name, expected, to_read is None or name in to_read)
+    }
 
 
 def require_tensors_only(folder: str | Path) -> None:
@@ -93,25 +105,40 @@ def newest_whole(folder: str | Path) -> str | None:
     return None
 
 
-def set_aside(folder: str | Path) -> None:
-    """Take checkpoints that are not whole out of the way of new ones.
+def set_aside(folder: str | Path, checkpoint: str | None = None) -> None:
+    """Take checkpoints that are not whole, or from behind the place where a run goes on, out of the way of new ones.
 
-    Half-written ones are deleted, those that were damaged afterwards are renamed to `damaged-*`.
+    Half-written ones are deleted, those that were damaged afterwards are renamed to `damaged-*`, later ones to
+    `superseded-*`.
 
     Args:
         folder: The output folder of a run.
+        checkpoint: Where the run goes on from, or None.
     """
+    last = None if checkpoint is None else read_json(Path(checkpoint) / TRAINER_STATE_NAME)["global_step"]
     for path in _numbered(folder):
         if not (path / SEAL).is_file():
             shutil.rmtree(path)
         elif find_damage(path) is not None:
-            path.rename(path.with_name(f"damaged-{path.name}-{uuid.uuid4().hex[:8]}"))
+            _rename(path, "damaged")
+        elif last is not None and _step(path) > last:
+            _rename(path, "superseded")
+
+
+def _rename(path: Path, reason: str) -> None:
+    target = path.with_name(f"{reason}-{path.name}-{uuid.uuid4().hex[:8]}")
+    logger.warning("%s is now %s", path, target.name)
+    path.rename(target)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def _numbered(folder: str | Path) -> list[Path]:
     """Return the checkpoints below a folder, the newest first."""
     paths = [path for path in Path(folder).glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(paths, key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
+    return sorted(paths, key=_step, reverse=True)
 
 
 def _read_seal(folder: Path) -> dict[str, dict[str, Any]]:
@@ -122,8 +149,9 @@ def _read_seal(folder: Path) -> dict[str, dict[str, Any]]:
     return contents
 
 
-def _is_as_sealed(path: Path, expected: dict[str, Any]) -> bool:
-    return path.is_file() and path.stat().st_size == expected["size"] and _digest(path) == expected["sha256"]
+def _is_as_sealed(path: Path, expected: dict[str, Any], is_read: bool = True) -> bool:
+    is_of_size = path.is_file() and path.stat().st_size == expected["size"]
+    return is_of_size and (not is_read or _digest(path) == expected["sha256"])
 
 
 def _files(folder: Path) -> list[Path]:

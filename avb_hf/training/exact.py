@@ -79,31 +79,43 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
 def require_uncut_batches(model: nn.Module, accumulation: int, processes: int) -> None:
     """Refuse to cut the batches of a model whose scores of a clip depend, in training, on the rest of its batch.
 
-    The loss of the parts of such a batch is not that of the whole.
+    The loss of the parts of such a batch is not that of the whole. Nor is dropout inside what is frozen cut: it is
+    there for the sake of code that was published, which had neither accumulation nor processes.
 
     Args:
-        model: The model. A batch norm that is trained makes its scores so, and pooling over padded frames.
+        model: The model. What makes its scores so is a batch norm that is trained, pooling over padded frames, and a
+            group norm whose statistics hold padding.
         accumulation: Batches that make one optimizer step.
         processes: Processes that train together.
 
     Raises:
-        ValueError: If there are such, and more than one batch or process.
+        ValueError: If there is such a thing, and more than one batch or process.
     """
     if accumulation * processes == 1:
         return
-    mode = model.training
-    norms = [f"{name} is a batch norm" for name, module in model.train().named_modules() if _is_trained_norm(module)]
-    model.train(mode)
-    padding = ["pooling_mask is false: pooling reads padded frames"] * getattr(model.config, "pools_padding", False)
-    if norms or padding:
+    padded = getattr(model.config, "causes_of_padded_scores", ())
+    causes = [*_trained_norms(model), *padded, *_keeps_dropout(model)]
+    if causes:
         raise ValueError(
-            "a clip's scores depend on the rest of its batch, so no batch may be cut: train in one process with "
-            f"--gradient_accumulation_steps 1, got {processes} and {accumulation} ({'; '.join(norms + padding)})"
+            "no batch may be cut: train in one process with --gradient_accumulation_steps 1, got "
+            f"{processes} and {accumulation} ({'; '.join(causes)})"
         )
 
 
-def _is_trained_norm(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.training
+def _trained_norms(model: nn.Module) -> list[str]:
+    mode = model.training
+    norms = [name for name, part in model.train().named_modules() if isinstance(part, _BatchNorm) and part.training]
+    model.train(mode)
+    return [f"{name} is a batch norm" for name in norms]
+
+
+def _keeps_dropout(model: nn.Module) -> list[str]:
+    """Whatever is frozen, the front end is, and unless its dropout is kept, the model counts its frozen blocks."""
+    if not hasattr(model, "encoder") or model.frozen_blocks is not None:
+        return []
+    front_end = [parameter for part in model.encoder.modules_up_to(0) for parameter in part.parameters()]
+    is_frozen = not any(parameter.requires_grad for parameter in front_end)
+    return ["frozen_dropout: what is frozen is run anew, with dropout, in every step"] * is_frozen
 
 
 class EffectiveBatch:

@@ -20,10 +20,12 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.training.arguments import CacheDtype
 from avb_hf.training.exact import RandomState, num_processes
+from avb_hf.training.processes import of_all_processes
 from avb_hf.training.state_cache import Entry, StateCache, states_folder
 
 if TYPE_CHECKING:
     from avb_hf.training.trainer import VocalBurstTrainer
+    from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def facts_of(trainer: VocalBurstTrainer, data: DataArguments, dtype: CacheDtype)
 def use_frozen_states(
     trainer: VocalBurstTrainer, splits: DatasetDict, data: DataArguments, dtype: CacheDtype
 ) -> DatasetDict:
-    """Make the frozen states of all clips, except those that are cached already, and read them instead of audio.
+    """Make the frozen states of all clips that will be read, unless they are cached, and read them instead of audio.
 
     All processes share the work. States are made under the precision that the training has, so a cached run is equal to
     one that computes them in every step: on a CPU bit for bit if `dtype` is float32.
@@ -98,36 +100,53 @@ def use_frozen_states(
         The splits, reading states.
 
     Raises:
-        ValueError: If the disk is too small.
+        ValueError: If the disk is too small, or a process does not find what another has made.
     """
     if trainer.model.frozen_blocks is None:
         return splits
     began = time.perf_counter()
     cache = StateCache(facts_of(trainer, data, dtype))
-    paths = list(dict.fromkeys(path for split in splits.values() for path in split.with_format(None)["path"]))
+    read = {name: split for name, split in splits.items() if is_read(name, trainer.args)}
+    paths = list(dict.fromkeys(path for split in read.values() for path in split.with_format(None)["path"]))
     entries = cache.find(paths)
-    trainer.accelerator.wait_for_everyone()
-    if len(entries) < len(paths):
+    made = set.intersection(*map(set, of_all_processes(list(entries))))  # so that all deal out the same work
+    if len(made) < len(paths):
         before = RandomState.now()  # a loader draws a seed, and a run must not depend on what it found
-        for split in splits.values():
-            _fill(trainer, split, cache, entries, DTYPES[dtype])
+        for split in read.values():
+            _fill(trainer, split, cache, made, DTYPES[dtype])
         before.restore()
         trainer.accelerator.wait_for_everyone()
         entries |= cache.find([path for path in paths if path not in entries])
+        lost = [path for path in paths if path not in entries]
+        if lost:
+            raise ValueError(
+                f"{cache.folder} lacks the states of {len(lost)} clips that were just made, as of {lost[0]}: all "
+                "processes must see the same folder (AVB_HF_CACHE), or leave states out by --cache off"
+            )
     logger.info("frozen states of %d clips are in %s", len(entries), cache.folder)
-    splits = splits.with_transform(StateReader(cache, entries))
+    reader = StateReader(cache, entries)
+    splits = DatasetDict(splits | {name: split.with_transform(reader) for name, split in read.items()})
     trainer.train_dataset, trainer.eval_dataset = splits["train"], splits["validation"]
     trainer.runtimes["cache_runtime"] = round(time.perf_counter() - began, 4)
     return splits
 
 
-def _fill(
-    trainer: VocalBurstTrainer, split: Dataset, cache: StateCache, entries: dict[str, Entry], dtype: torch.dtype
-) -> None:
+def is_read(split: str, args: VocalBurstTrainingArguments) -> bool:
+    """Tell whether a run that trains reads a split.
+
+    Args:
+        split: Its name.
+        args: The run's training arguments.
+    """
+    is_validated = bool(args.do_eval) or args.eval_strategy != "no"
+    return {"train": True, "validation": is_validated, "test": bool(args.do_predict)}[split]
+
+
+def _fill(trainer: VocalBurstTrainer, split: Dataset, cache: StateCache, made: set[str], dtype: torch.dtype) -> None:
     """Make this process's share of a split's states that are missing, clips of like length together."""
     plain = split.with_format(None)
     paths, durations = plain["path"][:], plain["duration"][:]
-    missing = sorted((i for i, path in enumerate(paths) if path not in entries), key=lambda i: (durations[i], paths[i]))
+    missing = sorted((i for i, path in enumerate(paths) if path not in made), key=lambda i: (durations[i], paths[i]))
     if not missing:
         return
     longest = split.remove_columns("labels")[missing[-1]]

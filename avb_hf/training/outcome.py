@@ -12,9 +12,10 @@ from scipy.special import softmax
 
 from avb_hf.data.clips import is_labelled
 from avb_hf.evaluation.contest import contest_file_name, write_contest_file
-from avb_hf.evaluation.prediction_files import write_predictions
+from avb_hf.evaluation.prediction_files import read_predictions, write_predictions
 from avb_hf.evaluation.result_table import result_table
 from avb_hf.tasks import TaskSpec
+from avb_hf.training.checkpoints import whole_files
 from avb_hf.training.run_folder import PREDICTIONS, seal_results
 from avb_hf.training.trainer import VocalBurstTrainer
 
@@ -78,6 +79,8 @@ def train(trainer: VocalBurstTrainer, folder: Path, checkpoint: str | None, is_t
     """
     if is_trained:
         trainer.load_trained(folder)
+        if trainer.card is not None:
+            trainer.card.take_up(folder, PREFIXES)
     elif trainer.args.do_train:
         trainer.train_and_save(checkpoint)
         if trainer.is_world_process_zero():
@@ -110,6 +113,8 @@ def score_and_predict(trainer: VocalBurstTrainer, splits: DatasetDict, task: Tas
         scores = softmax(output.predictions, axis=1) if task.is_classification else output.predictions
         predictions[name] = Predictions(split.with_format(None)["file_id"][:], scores)
         trainer.save_metrics(prefix, output.metrics)
+        if labelled and trainer.card is not None and trainer.is_world_process_zero():
+            trainer.card.add_scores(name, prefix, output.metrics, scores, split)
         if labelled:
             trainer.say(f"\n{name}\n{result_table(output.metrics, task, prefix)}")
     return predictions
@@ -120,6 +125,8 @@ def write_files(
 ) -> None:
     """Write `predictions.csv`, and the test split as a contest file if the task is one of the challenge's.
 
+    Rows that an earlier call wrote of a split that this one did not predict stay.
+
     Args:
         predictions: Predictions by split.
         task: What was predicted.
@@ -128,14 +135,26 @@ def write_files(
         submission: Number in the contest file's name.
     """
     if predictions:
+        everything = _with_earlier(predictions, folder, task)
         write_predictions(
             folder / PREDICTIONS,
-            [file_id for part in predictions.values() for file_id in part.file_ids],
-            [name for name, part in predictions.items() for _ in part.file_ids],
-            np.concatenate([part.scores for part in predictions.values()]),
+            [file_id for part in everything.values() for file_id in part.file_ids],
+            [name for name, part in everything.items() for _ in part.file_ids],
+            np.concatenate([part.scores for part in everything.values()]),
             task,
         )
     if TEST in predictions and task.submission_name is not None:
         test = predictions[TEST]
         path = write_contest_file(folder, team_name, submission, test.file_ids, test.scores, task)
         logger.info("contest file: %s", path)
+
+
+def _with_earlier(predictions: dict[str, Predictions], folder: Path, task: TaskSpec) -> dict[str, Predictions]:
+    """Return, in the splits' order, the predictions with those of other splits that the folder holds whole."""
+    found = dict(predictions)
+    if PREDICTIONS in whole_files(folder, {PREDICTIONS}):
+        dtype = next(iter(predictions.values())).scores.dtype
+        for name, rows in read_predictions(folder / PREDICTIONS, task).groupby("split"):
+            scores = rows[list(task.labels)].to_numpy(dtype)
+            found.setdefault(str(name), Predictions(rows["file_id"].tolist(), scores))
+    return {name: found[name] for name in PREFIXES if name in found}

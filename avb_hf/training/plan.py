@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from datasets import DatasetDict
 from transformers import PreTrainedModel
+from transformers.trainer_utils import HubStrategy
 
 from avb_hf.data.clips import describe_audio
 from avb_hf.data.findings import Finding
 from avb_hf.data.fingerprint import fingerprint
+from avb_hf.data.hub_account import HubRepo
 from avb_hf.training.arguments import RunArguments
 from avb_hf.training.estimate import estimate_run, peak_memory
 from avb_hf.training.trainer import VocalBurstTrainer
@@ -32,12 +34,13 @@ def describe_data(splits: DatasetDict, skipped: list[Finding]) -> dict[str, Any]
     }
 
 
-def describe_plan(trainer: VocalBurstTrainer, audio: dict[str, dict[str, Any]]) -> str:
+def describe_plan(trainer: VocalBurstTrainer, audio: dict[str, dict[str, Any]], repo: HubRepo | None = None) -> str:
     """Tell task, data, model and steps of a run, one line each.
 
     Args:
         trainer: Holds task, model and training arguments.
         audio: What each split holds, as `describe_data` tells it.
+        repo: Where the run is pushed to, or None.
     """
     args, model, task = trainer.args, trainer.model, trainer.task
     lines = [f"task {task.name}: {len(task.labels)} labels, {task.problem_type}, loss {model.config.loss}"]
@@ -50,6 +53,8 @@ def describe_plan(trainer: VocalBurstTrainer, audio: dict[str, dict[str, Any]]) 
         steps = math.ceil(audio["train"]["clips"] / clips_a_step)
         total = args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
         lines.append(f"training: {steps} steps of {clips_a_step} clips an epoch, {total} in all, on {args.device}")
+    if repo is not None:
+        lines.append(f"push: to {repo.repo_id} ({repo.visibility}), strategy {HubStrategy(args.hub_strategy).value}")
     return "\n".join(lines)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,9 @@ from transformers import TrainingArguments
 from avb_hf.training.exact import num_processes
 
 logger = logging.getLogger(__name__)
+
+
+Answer = TypeVar("Answer")
 
 
 class BadBatchError(ValueError):
@@ -32,6 +35,29 @@ def of_all_processes(mine: Any) -> list[Any]:
     if num_processes() > 1:
         dist.all_gather_object(everyone, mine)
     return everyone
+
+
+def on_first(work: Callable[[], Answer]) -> Answer:
+    """Do something in the first process alone, and hand its result to all; all must call this.
+
+    Raises:
+        ValueError: On every process, if the first raises one.
+        OSError: So as well.
+    """
+    answer, problem = None, None
+    if num_processes() == 1 or dist.get_rank() == 0:
+        try:
+            answer = work()
+        except (ValueError, OSError) as error:
+            problem = error
+    answer, told = of_all_processes(
+        (answer, None if problem is None else (isinstance(problem, OSError), str(problem)))
+    )[0]
+    if problem is not None:
+        raise problem
+    if told is not None:
+        raise (OSError if told[0] else ValueError)(told[1])
+    return answer
 
 
 def require_world_size(args: TrainingArguments, expected: int | None) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from datasets import DatasetDict
 
-from avb_hf import __version__
+from avb_hf.card_marker import is_ours
+from avb_hf.data.arguments import DataArguments
+from avb_hf.data.sources import resolve_commit
 from avb_hf.data.splits import write_split_table
+from avb_hf.model.card_vocal_burst import CARD_FILE
 from avb_hf.training.arguments import RunArguments
 from avb_hf.training.checkpoints import (
     SEAL,
@@ -25,34 +24,56 @@ from avb_hf.training.checkpoints import (
     set_aside,
     whole_files,
 )
-from avb_hf.training.durable import read_json, write_json
+from avb_hf.training.processes import on_first
+from avb_hf.training.run_record import RESOLVED_CONFIG, find_changes, find_record
 from avb_hf.training.training_arguments import ARGUMENTS_FILE
+from avb_hf.whole_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-RESOLVED_CONFIG = "resolved_config.json"
 PREDICTIONS = "predictions.csv"
 SPLIT_TABLE = "split.csv"
-RECORDED_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "numpy", "soundfile", "librosa", "soxr")
+RESULTS = tuple(f"{part}_results.json" for part in ("train", "eval", "test", "all"))
 TRACKER_FOLDER = "runs"  # transformers' loggers write there; it is left alone
-# Flags that say how a run is started or shown, not what it computes.
-FREE_TO_CHANGE = {
-    "resume", "resume_from_checkpoint", "overwrite", "allow_changed_args", "dry_run", "disable_tqdm", "do_train",
-    "do_eval", "do_predict", "report_to", "run_name", "team_name", "submission", "output_dir", "transformers_version",
-    "expect_world_size", "local_rank", "dataloader_num_workers", "estimate",
-}  # fmt: skip
 MODEL_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
-# Flags that mean nothing where nothing is trained, and are turned off there.
-OF_TRAINING = {"eval_strategy", "save_strategy", "load_best_model_at_end"}
-# Parts of the record that must not change between a run and its resume.
-BINDING = ("flags", "task", "model", "data", "processes")
-
 Progress = Literal["new", "trained", "finished"]
 # What a run of ours leaves; only this is deleted by --overwrite.
 RUN_FILES = (
-    "checkpoint-*", "damaged-*", "config.json", "model.safetensors", "preprocessor_config.json", "training_args.json",
-    "trainer_state.json", "*_results.json", PREDICTIONS, SPLIT_TABLE, RESOLVED_CONFIG, SEAL, "A-VB-*.csv", ".*.tmp",
+    "checkpoint-*", "damaged-*", "superseded-*", "config.json", "model.safetensors", "preprocessor_config.json",
+    "training_args.json", "trainer_state.json", "*_results.json", PREDICTIONS, SPLIT_TABLE, SEAL, "A-VB-*.csv",
+    ".*.tmp", CARD_FILE, "*_vocal_burst.py", RESOLVED_CONFIG,  # last: what a cut-off deletion leaves is known as ours
 )  # fmt: skip
+
+
+def settle(folder: str | Path, run_args: RunArguments, model_args: Any, data: DataArguments) -> str | None:
+    """Refuse a folder that cannot be used, find the checkpoint to go on from, and keep to what a run began with.
+
+    Args:
+        folder: The output folder.
+        run_args: Whether a run is resumed or overwritten.
+        model_args: The model's flags; unless they name a revision, a run that is resumed takes its pretrained model at
+            the commit that it was at.
+        data: Which clips are read. A dataset of the Hub is read at one commit from here on, by all processes: at the
+            one that a run that is resumed began with, unless a revision is named.
+
+    Returns:
+        The checkpoint; None for a new run.
+
+    Raises:
+        ValueError: As `check_output_dir` and `find_checkpoint` do, or if there is no such dataset.
+        OSError: If the Hub cannot be reached, and the dataset is not in the cache.
+    """
+    check_output_dir(folder, run_args.resume, run_args.overwrite)
+    checkpoint = find_checkpoint(folder, run_args.resume)
+    path = find_record(folder, checkpoint)
+    before = read_json(path) if run_args.resume is not None and path.is_file() else {}
+    model, flags = before.get("model", {}), before.get("flags", {})
+    if getattr(model_args, "model_revision", "") is None and model.get("base_model") == model_args.model_name_or_path:
+        model_args.model_revision = model.get("base_model_revision")
+    if data.dataset_revision is None and flags.get("dataset_name") == data.dataset_name:
+        data.dataset_revision = flags.get("dataset_revision")
+    data.dataset_revision = on_first(lambda: resolve_commit(data))
+    return checkpoint
 
 
 def check_output_dir(folder: str | Path, resume: str | None, overwrite: bool) -> None:
@@ -68,8 +89,9 @@ def check_output_dir(folder: str | Path, resume: str | None, overwrite: bool) ->
         raise ValueError("--resume goes on with a run, --overwrite deletes it: give one of them")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
+    is_run = (folder / RESOLVED_CONFIG).is_file() or any(folder.glob("checkpoint-*"))
     if resume is not None:
-        if not (folder / RESOLVED_CONFIG).is_file() and not any(folder.glob("checkpoint-*")):
+        if not is_run:
             raise ValueError(f"--resume: {folder} holds files, but no run of ours: choose another --output_dir")
         return
     if not overwrite:
@@ -83,15 +105,20 @@ def check_output_dir(folder: str | Path, resume: str | None, overwrite: bool) ->
         raise ValueError(
             f"--overwrite deletes what a run left, but {folder} also holds {others[:10]}: remove them first"
         )
+    if ours and not is_run:
+        raise ValueError(
+            f"--overwrite deletes what a run left, but {folder} holds neither {RESOLVED_CONFIG} nor a checkpoint: "
+            "choose another --output_dir"
+        )
 
 
 def clear_output_dir(folder: str | Path) -> None:
-    """Delete what an earlier run left in the folder."""
+    """Delete what an earlier run left in the folder, but a card that a person has taken over."""
     for pattern in RUN_FILES:
         for path in Path(folder).glob(pattern):
             if path.is_dir():
                 shutil.rmtree(path)
-            else:
+            elif path.name != CARD_FILE or is_ours(path):
                 path.unlink()
 
 
@@ -134,53 +161,6 @@ def computed_in_bf16(folder: str | Path, resume: str | None, checkpoint: str | N
     return read_json(record)["flags"]["bf16"]
 
 
-def make_record(arguments: list[Any], facts: dict[str, Any], backbone_learning_rate: float) -> dict[str, Any]:
-    """Collect what made a run: flags, versions, machine, and what follows from them.
-
-    Args:
-        arguments: The argument objects of the run.
-        facts: Task, data, model and processes.
-        backbone_learning_rate: What that flag was resolved to.
-    """
-    flags: dict[str, Any] = {}
-    for group in arguments:
-        flags |= group.to_dict() if hasattr(group, "to_dict") else vars(group)
-    versions = {"avb_hf": __version__, "python": sys.version.split()[0]}
-    versions |= {name: version(name) for name in RECORDED_PACKAGES}
-    machine = {
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    flags["backbone_learning_rate"] = backbone_learning_rate
-    record = {"flags": flags, "command": sys.argv, "versions": versions, "machine": machine, **facts}
-    return json.loads(json.dumps(record, default=str))
-
-
-def find_changes(folder: str | Path, record: dict[str, Any], checkpoint: str | None) -> list[str]:
-    """Tell in what a run that is about to go on differs from the one that is to be resumed.
-
-    Versions and machine may differ, which the log says: results may then differ in their last digits.
-
-    Args:
-        folder: The output folder.
-        record: The record of the run that is about to go on.
-        checkpoint: Where it goes on from, or None; the record of the run so far stands beside it.
-
-    Returns:
-        One line for each flag, or other fact that binds, which has changed.
-    """
-    path = (Path(folder) if checkpoint is None else Path(checkpoint).parent) / RESOLVED_CONFIG
-    if not path.is_file():
-        return [] if checkpoint is None else [f"{path} is missing, so nobody knows what made {checkpoint}"]
-    before = read_json(path)
-    for line in _differences(before, record, ("versions", "machine"), set()):
-        logger.warning("resumed under other conditions, so the last digits may differ: %s", line)
-    free = FREE_TO_CHANGE if record["flags"]["do_train"] else FREE_TO_CHANGE | OF_TRAINING
-    if record["flags"]["cache_dtype"] == "float32":  # then states are the same to the last bit, cached or not
-        free = free | {"cache"}
-    return _differences(before, record, BINDING, free)
-
-
 def how_far(
     folder: str | Path, record: dict[str, Any], run_args: RunArguments, checkpoint: str | None, wanted: set[str]
 ) -> Progress:
@@ -216,7 +196,13 @@ def how_far(
     return "new"
 
 
-def begin(folder: str | Path, record: dict[str, Any], drawn: DatasetDict | None, overwrite: bool) -> None:
+def begin(
+    folder: str | Path,
+    record: dict[str, Any],
+    drawn: DatasetDict | None,
+    overwrite: bool,
+    checkpoint: str | None = None,
+) -> None:
     """Write what is known of a run before it starts.
 
     Args:
@@ -224,12 +210,15 @@ def begin(folder: str | Path, record: dict[str, Any], drawn: DatasetDict | None,
         record: The record of the run.
         drawn: The corpus, if its split was drawn, so that the split must be written down.
         overwrite: Whether to delete an earlier run first.
+        checkpoint: Where the run goes on from, or None.
     """
     folder = Path(folder)
     if overwrite:
         clear_output_dir(folder)
-    set_aside(folder)
+    set_aside(folder, checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (SEAL, *RESULTS, PREDICTIONS):  # of the model that the training will replace
+        (folder / name).unlink(missing_ok=True)
     write_json(folder / RESOLVED_CONFIG, record)
     if drawn is not None:
         write_split_table(drawn, folder / SPLIT_TABLE)
@@ -239,12 +228,3 @@ def seal_results(folder: str | Path) -> None:
     """Seal all that a run has left so far, its checkpoints apart: a resume need not do it again."""
     found = {path for pattern in RUN_FILES for path in Path(folder).glob(pattern)}
     seal(folder, [path for path in found if path.is_file() and path.name != SEAL and path.suffix != ".tmp"])
-
-
-def _differences(before: dict[str, Any], after: dict[str, Any], parts: tuple[str, ...], free: set[str]) -> list[str]:
-    return [
-        f"{part}.{name}: {before.get(part, {}).get(name)!r} is now {after.get(part, {}).get(name)!r}"
-        for part in parts
-        for name in sorted({*before.get(part, {}), *after.get(part, {})} - free)
-        if before.get(part, {}).get(name) != after.get(part, {}).get(name)
-    ]

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from avb_hf.data.contents import file_stamp, open_content
 from avb_hf.data.user_cache import cache_folder
-from avb_hf.training.durable import write_json
-from avb_hf.whole_files import whole_file
+from avb_hf.whole_files import whole_file, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ class ClipStamp:
     """What tells whether an audio file is the one that states were made of.
 
     Attributes:
-        path: Absolute path of the file.
-        size: Its size in bytes.
+        path: Absolute path of the file, or of a row of a Parquet file.
+        size: The file's size in bytes.
         mtime_ns: When it was changed last, in nanoseconds.
-        digest: SHA-256 of its content; empty where it was not read yet.
+        digest: SHA-256 of the clip's content; empty where it was not read yet.
     """
 
     path: str
@@ -50,12 +50,11 @@ class ClipStamp:
     @classmethod
     def of(cls, path: str | Path) -> ClipStamp:
         """Stamp a file without reading it."""
-        status = os.stat(path)
-        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        return cls(os.path.abspath(path), *file_stamp(path))
 
     def with_digest(self) -> ClipStamp:
         """Read the file, and add the digest of its content."""
-        with open(self.path, "rb") as file:
+        with open_content(self.path) as file:
             return ClipStamp(self.path, self.size, self.mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
 
 

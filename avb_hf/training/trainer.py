@@ -24,27 +24,30 @@ from avb_hf.evaluation.metrics import METRICS
 from avb_hf.tasks import TaskSpec
 from avb_hf.training.arguments import CccScope, RunArguments
 from avb_hf.training.compiled import compile_blocks
-from avb_hf.training.durable_trainer import DurableTrainer
 from avb_hf.training.exact import EffectiveBatch, require_uncut_batches
 from avb_hf.training.finite import FiniteGradients
 from avb_hf.training.loader import EpochDataLoader, ProcessBatchSampler
+from avb_hf.training.lora import is_adapted
 from avb_hf.training.optimizer import OPTIMIZERS, parameter_groups
 from avb_hf.training.precision import settle_precision, typical_clips
 from avb_hf.training.processes import raise_everywhere
 from avb_hf.training.progress import Bars, EpochLine, HeadlineMustExist
+from avb_hf.training.publishing_trainer import PublishingTrainer
 from avb_hf.training.sampler import EpochLengthSampler
 from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
 HEAD_TO_BACKBONE = 0.1
+# Clips that tell a CPU's precision; on a GPU so few would time the launching of kernels.
 TIMED_CLIPS = 4
 
 
-class VocalBurstTrainer(DurableTrainer):
+class VocalBurstTrainer(PublishingTrainer):
     """A Trainer for `Wav2Vec2ForVocalBurst`.
 
     Args:
         task: What the model predicts; gives the headline score by which the best epoch is chosen.
-        backbone_learning_rate: Learning rate of the backbone; None is a tenth of `args.learning_rate`, the head's.
+        backbone_learning_rate: Learning rate of the backbone; None is a tenth of `args.learning_rate`, the head's, and
+            all of it for adapters.
         args: Training arguments.
         length_pool: Batches that are cut from one pool of clips sorted by length.
         ccc_scope: `batch` makes one loss of an optimizer step, over accumulated batches and processes; `micro` averages
@@ -69,7 +72,9 @@ class VocalBurstTrainer(DurableTrainer):
     ) -> None:
         self.task = task
         if backbone_learning_rate is None:
-            backbone_learning_rate = HEAD_TO_BACKBONE * args.learning_rate
+            # Adapters start from nothing, as the head does.
+            share = 1.0 if is_adapted(kwargs.get("model")) else HEAD_TO_BACKBONE
+            backbone_learning_rate = share * args.learning_rate
         self.backbone_learning_rate = backbone_learning_rate
         self.length_pool, self.ccc_scope, self.decay_all = length_pool, ccc_scope, decay_all
         self._step: EffectiveBatch | None = None
@@ -156,7 +161,7 @@ class VocalBurstTrainer(DurableTrainer):
     ) -> tuple[Any, dict[str, Any]]:
         """Return class and options of the optimizer that the arguments name, ours or one of transformers."""
         if args.optim not in OPTIMIZERS:
-            return DurableTrainer.get_optimizer_cls_and_kwargs(args, model)
+            return PublishingTrainer.get_optimizer_cls_and_kwargs(args, model)
         betas = (args.adam_beta1, args.adam_beta2)
         return OPTIMIZERS[args.optim], {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
 
@@ -243,7 +248,8 @@ def make_trainer(
     collator = VocalBurstCollator(feature_extractor, task)
 
     def make_batch() -> dict[str, Tensor]:
-        clips = typical_clips(splits["train"], min(args.train_batch_size, TIMED_CLIPS))
+        most = TIMED_CLIPS if args.device.type == "cpu" else args.train_batch_size
+        clips = typical_clips(splits["train"], min(args.train_batch_size, most))
         batch = collator([splits["train"][index] for index in clips])
         if model.frozen_blocks is None or run_args.cache == "off":
             return batch

@@ -1,12 +1,14 @@
 """transformers' `TrainingArguments` with our defaults, and with what does not work here refused."""
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
+from transformers.trainer_utils import HubStrategy
 
 from avb_hf.tasks import check_choice
 from avb_hf.training.arguments import CommonArguments
@@ -20,9 +22,10 @@ ARGUMENTS_FILE = "training_args.json"
 REFUSED: dict[str, tuple[Any, str]] = {
     "train_sampling_strategy": ("group_by_length", "batches are made of clips of like length anyway: leave it out"),
     "fp16": (True, "its loss scaler leaves out steps that overflow, which a run here stops at: use --precision bf16"),
-    "push_to_hub": (True, "pushing to the Hub is not supported yet: push the output folder by `hf upload`"),
     "dataloader_drop_last": (True, "it would drop clips from the evaluation too: leave it out"),
     "prediction_loss_only": (True, "the headline score needs the predictions: leave it out"),
+    "save_only_model": (True, "a run could not be resumed exactly: leave it out, and see --save_total_limit"),
+    "auto_find_batch_size": (True, "the batch is part of what a run computes: see --estimate for its memory"),
     "remove_unused_columns": (True, "clips are read by column, so every column is used: leave it out"),
 }
 # What `torch.compile` takes here; modes with CUDA graphs would record one for each length of a batch.
@@ -73,6 +76,7 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
                 raise ValueError(f"--{flag} must be at least 1, got {getattr(self, flag)}")
         if self.label_smoothing_factor != 0:
             raise ValueError("--label_smoothing_factor has no effect on our losses: leave it out")
+        check_choice("--hub_strategy", self.hub_strategy, tuple(strategy.value for strategy in HubStrategy))
         for flag in ("learning_rate", "num_train_epochs"):
             if not 0 <= getattr(self, flag) < float("inf"):
                 raise ValueError(f"--{flag} must be a number of 0 or more, got {getattr(self, flag)}")
@@ -80,8 +84,11 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
         if not self.do_train:
             self.eval_strategy = self.save_strategy = "no"
             self.load_best_model_at_end = False
-        if (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
-            self.use_cpu = True  # transformers takes bf16 on a CPU only where that is said
+        is_one_of_many = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if (self.bf16 or self.bf16_full_eval or is_one_of_many) and not torch.accelerator.is_available():
+            self.use_cpu = True  # unless that is said, transformers takes no bf16 there, and processes do not meet
+        if self.hub_model_id is not None and not self.push_to_hub:
+            logger.warning("--hub_model_id %s is where --push_to_hub would push: nothing is pushed", self.hub_model_id)
         hidden = self._hide_from_transformers()
         super().__post_init__()
         for name, value in hidden.items():

@@ -29,16 +29,18 @@ from clock import describe_machine
 from frozen import frozen
 
 SECTIONS = {
+    # First, as users predict in processes that have not trained; memory that training leaves helps the padded batches.
+    "prediction": prediction.prediction,
     "large": functools.partial(sections.fine_tuning, "LARGE"),
     "base": functools.partial(sections.fine_tuning, "BASE"),
     "memory": sections.memory,
     "frozen": frozen,
     "loss": sections.whole_batch_loss,
-    "prediction": prediction.prediction,
     "data": data_path.cost_against_size,
     "scores": scores.scores,
     "gpu": sections.gpu,
 }
+RECORDED = Path(__file__).parent
 # Option that turns the command into one arm's own process: what that does.
 PROCESSES = {"memory_of": sections.print_memory, "start_of": data_path.print_start}
 
@@ -60,11 +62,13 @@ def parse(argv):
     parser.add_argument("--in_full", action="store_true", help="measure all 20 epochs of every cached arm")
     parser.add_argument("--quick", action="store_true", help="tiny backbones and few clips: does it run at all")
     parser.add_argument("--report_only", action="store_true", help="make the page anew from the file of results")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder of page and results")
+    parser.add_argument("--output", type=Path, default=RECORDED, help="folder of page and results")
     parser.add_argument("--memory_of", choices=sections.MEMORY, help=argparse.SUPPRESS)
     parser.add_argument("--start_of", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.quick:
+        if options.output == RECORDED:
+            parser.error("--quick would replace the recorded results: name another folder by --output")
         options.rounds = 1
     options.say = lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
     return options

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from avb_hf.baselines.emo18 import LOSSES_OF, Emo18Config, Emo18ForVocalBurst
+from avb_hf.baselines.emo18 import Emo18Config, Emo18ForVocalBurst
 from avb_hf.baselines.emo18_arguments import Emo18Arguments, Emo18RunArguments
 from avb_hf.baselines.emo18_training import build_emo18
+from avb_hf.baselines.losses import FITTING_LOSSES
 from avb_hf.inference.audit import audit
 from avb_hf.inference.load_model import load_audited, load_fine_tuned
 from avb_hf.model import LOSSES, VocalBurstFeatureExtractor
@@ -224,7 +225,7 @@ def test_the_loss_is_that_of_the_proposed_model(loss, clips):
 
 
 def test_losses_are_all_that_there_are():
-    assert {loss for losses in LOSSES_OF.values() for loss in losses} == set(LOSSES)
+    assert {loss for losses in FITTING_LOSSES.values() for loss in losses} == set(LOSSES)
 
 
 def test_a_loss_that_does_not_fit_is_refused():

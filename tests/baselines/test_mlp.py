@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from avb_hf.baselines.functionals_arguments import MlpArguments
-from avb_hf.baselines.mlp import FITTING_LOSSES, Examples, MlpEstimator, OrganisersMlp
+from avb_hf.baselines.losses import FITTING_LOSSES
+from avb_hf.baselines.mlp import Examples, MlpEstimator, OrganisersMlp
 from avb_hf.tasks import TaskSpec
 
 RATED = TaskSpec("rated", ("left", "right"), label_range=(1.0, 9.0), allow_missing=True)

@@ -197,12 +197,12 @@ def test_the_output_folder_is_required():
         FunctionalsArguments()
 
 
-def bootstrap_low(task, labels, predictions, resamples=200):
-    """Lower end of the 95 % percentile interval of the headline over resampled clips."""
+def bootstrap_low(task, labels, predictions, speakers, resamples=200):
+    """Lower end of the 95 % percentile interval of the headline over resampled speakers."""
     rng = np.random.default_rng(0)
-    scores = []
+    names, scores = np.unique(speakers), []
     for _ in range(resamples):
-        rows = rng.integers(len(labels), size=len(labels))
+        rows = np.concatenate([np.flatnonzero(speakers == name) for name in rng.choice(names, size=len(names))])
         if task.is_classification:
             truth, predicted = labels[rows], predictions[rows].argmax(axis=1)
             scores.append(np.mean([np.mean(predicted[truth == each] == each) for each in np.unique(truth)]))
@@ -213,14 +213,14 @@ def bootstrap_low(task, labels, predictions, resamples=200):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["high", "type"])
-def test_egemaps_scores_above_chance_on_the_demo_corpus(name, tmp_path):
+@pytest.mark.parametrize(("system", "name"), [("egemaps", "high"), ("egemaps", "type"), ("compare", "type")])
+def test_functionals_score_above_chance_on_the_demo_corpus(system, name, tmp_path):
     pytest.importorskip("opensmile", reason="openSMILE is in the extra `baselines`")
     from avb_hf.data.sources.demo import corpus_folder
 
     task = TASKS[name]
     args = FunctionalsArguments(output_dir=str(tmp_path / "out"), seeds=[1, 2])
-    results = run_functionals("egemaps", DataArguments(source="demo", task=name), args)
+    results = run_functionals(system, DataArguments(source="demo", task=name), args)
     predictions = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"file_id": str}).set_index("file_id")
     table = labels_of(corpus_folder(), task, "test")
     scores = predictions.loc[table.index, list(task.labels)].to_numpy(float)
@@ -228,5 +228,5 @@ def test_egemaps_scores_above_chance_on_the_demo_corpus(name, tmp_path):
         labels, chance = np.array([task.labels.index(each) for each in table[task.class_column]]), 1 / len(task.labels)
     else:
         labels, chance = table[list(task.labels)].to_numpy(float), 0.0
-    assert bootstrap_low(task, labels, scores) > chance
+    assert bootstrap_low(task, labels, scores, table["Speaker"].to_numpy()) > chance
     assert results[f"test_{task.metric}"] > chance + 0.1

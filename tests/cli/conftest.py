@@ -1,10 +1,11 @@
-"""A short run by the command line, and what tells two models apart."""
+"""A short run by the command line, what tells two models apart, and a small model."""
 
 import hashlib
 
 import pytest
 
 from avb_hf.cli import run
+from avb_hf.model import VocalBurstConfig, Wav2Vec2ForVocalBurst
 
 
 @pytest.fixture
@@ -22,3 +23,13 @@ def four_epochs(corpus_dir, tiny_flags, tmp_path):
 def digest():
     """Give a function that digests the weights in a folder."""
     return lambda folder: hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny_backbone, tmp_path_factory):
+    """A small checkpoint of ours with two labels."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    labels = {"id2label": {0: "calm", 1: "wild"}, "label2id": {"calm": 0, "wild": 1}}
+    config = VocalBurstConfig(encoder_config=dict(tiny_backbone), rnn_hidden_size=8, label_range=(0, 1), **labels)
+    Wav2Vec2ForVocalBurst(config).save_pretrained(folder)
+    return folder

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "config.json", "model.safetensors", "preprocessor_config.json", "all_results.json", "eval_results.json",
     "test_results.json", "train_results.json", "predictions.csv", "resolved_config.json", "training_args.json",
-    "trainer_state.json", "avb_complete.json",
+    "trainer_state.json", "avb_complete.json", "README.md",
 }  # fmt: skip
 OF_A_BACKBONE = ("rnn", "pooling", "feature_layer", "freeze", "freeze_blocks", "cache", "backbone_learning_rate")
 
@@ -59,6 +59,7 @@ def read_predictions(folder):
 def test_it_leaves_what_a_training_leaves(finished):
     task, _, folder = finished
     names = {path.name for path in folder.iterdir() if not path.name.startswith("checkpoint-")}
+    names = {name for name in names if not name.endswith("_vocal_burst.py")}  # of the feature extractor
     assert names == FILES | {f"A-VB-{task.submission_name}_team_1.csv"}
     results = json.loads((folder / "all_results.json").read_text())
     assert {f"{split}_{task.metric}" for split in ("eval", "test")} <= set(results)
@@ -210,7 +211,7 @@ def test_functionals_get_their_flags(name, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "chance"), [("type", 1 / 8)])
+@pytest.mark.parametrize(("name", "chance"), [("high", 0), ("type", 1 / 8)])
 def test_it_learns_the_demo_corpus(name, chance, tmp_path):
     task = TASKS[name]
     data = ["--source", "demo", "--task", name, "--output_dir", str(tmp_path)]
@@ -222,5 +223,5 @@ def test_it_learns_the_demo_corpus(name, chance, tmp_path):
     labels = table[list(task.label_columns)].to_numpy()
     if task.is_classification:
         labels = np.array([task.labels.index(word) for word in labels[:, 0]])
-    interval = bootstrap_interval(task, scores.to_numpy(), labels)
+    interval = bootstrap_interval(task, scores.to_numpy(), labels, groups=table["Speaker"].tolist())
     assert chance < interval.low < interval.high <= 1

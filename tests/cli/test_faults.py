@@ -1,5 +1,6 @@
 """Signals, bad clips and finished runs: what is saved, what the exit code says, and that a resume ends exactly."""
 
+import json
 import os
 import signal
 
@@ -12,6 +13,7 @@ from avb_hf.training.checkpoints import find_damage
 from avb_hf.training.trainer import VocalBurstTrainer
 
 pytestmark = pytest.mark.slow
+STANDS_STILL = ["--learning_rate", "0", "--backbone_learning_rate", "0"]
 LAST = ["--load_best_model_at_end", "false"]  # the weights of the last step tell more than those of the best epoch
 
 
@@ -162,11 +164,48 @@ def test_a_damaged_final_model_is_made_again_from_the_checkpoints(four_epochs, d
     assert digest(tmp_path / "run") == before
 
 
+def test_a_finished_run_that_goes_on_and_is_stopped_does_not_end_with_its_first_model(
+    four_epochs, at_call, digest, tmp_path
+):
+    assert four_epochs("run", *LAST) == 0
+    before, longer = digest(tmp_path / "run"), [*LAST, "--resume", "auto", "--num_train_epochs", "6"]
+    at_call("evaluation_loop", 1, send(signal.SIGTERM))
+    assert four_epochs("run", *longer, "--allow_changed_args") == 143
+    assert four_epochs("run", *longer) == 0
+    assert json.loads((tmp_path / "run" / "train_results.json").read_text())["epoch"] == 6
+    assert digest(tmp_path / "run") != before
+
+
+@pytest.fixture
+def stopped_after_its_best(four_epochs, at_call, tmp_path):
+    """Give the folder of a run that was stopped in its last epoch; as no weight moves, the first one is the best."""
+    at_call("evaluation_loop", 4, send(signal.SIGTERM))
+    assert four_epochs("run", *STANDS_STILL) == 143
+    assert [step for step, _ in checkpoints(tmp_path / "run")] == [3, 12]
+    return tmp_path / "run"
+
+
+def test_the_best_checkpoint_is_found_where_its_run_was_moved(stopped_after_its_best, four_epochs, tmp_path):
+    stopped_after_its_best.rename(tmp_path / "moved")
+    assert four_epochs("moved", *STANDS_STILL, "--resume", "auto") == 0
+    state = json.loads((tmp_path / "moved" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(tmp_path / "moved" / "checkpoint-3")
+
+
+def test_a_run_does_not_go_on_without_its_best_checkpoint(stopped_after_its_best, four_epochs, capsys):
+    weights = stopped_after_its_best / "checkpoint-3" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert four_epochs("run", *STANDS_STILL, "--resume", "auto") == 2
+    assert "the best checkpoint" in capsys.readouterr().err
+    assert not (stopped_after_its_best / "model.safetensors").exists()
+
+
 def test_a_run_that_only_trained_is_predicted_later(four_epochs, tmp_path):
     assert four_epochs("whole") == 0
     assert four_epochs("run", "--do_train") == 0
     assert not (tmp_path / "run" / "predictions.csv").exists()
-    assert four_epochs("run", "--resume", "auto", "--do_eval", "--do_predict") == 0
+    for step in ("--do_predict", "--do_eval", "--do_predict"):
+        assert four_epochs("run", "--resume", "auto", step) == 0
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == (tmp_path / "whole" / "predictions.csv").read_bytes()
 
 

@@ -125,7 +125,6 @@ def test_mistakes_on_the_command_line(capsys, tmp_path, monkeypatch, argv, messa
     [
         (["--hub_token", "hf_secret"], "HF_TOKEN"),
         (["--train_sampling_strategy", "group_by_length"], "like length anyway"),
-        (["--push_to_hub"], "not supported yet"),
         (["--remove_unused_columns", "true"], "leave it out"),
     ],
 )

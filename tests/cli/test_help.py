@@ -43,6 +43,10 @@ def test_groups_stand_in_order_with_transformers_flags_last(capsys):
         "gradient_accumulation_steps",
         "seed",
         "bf16",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_strategy",
+        "hub_private_repo",
         "report_to",
     ]
     assert re.findall(r"^  --(\w+)", last, re.MULTILINE) == everyone_needs
@@ -57,7 +61,8 @@ def test_defaults_that_are_shown_are_those_in_force(capsys, tmp_path):
         shown = re.search(r"\(default: (\S+)\)$", flags[field.name])
         assert (shown is None) == (field.default is None), field.name
         if shown and field.name != "report_to":
-            assert shown[1] == str(getattr(parsed, field.name)), field.name
+            value = getattr(parsed, field.name)
+            assert shown[1] == str(getattr(value, "value", value)), field.name
     assert flags["report_to"].endswith("(default: none)")
     assert parsed.report_to == []
 

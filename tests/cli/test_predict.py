@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,21 +18,9 @@ import soundfile
 from avb_hf.cli import run
 from avb_hf.inference.predict_arguments import PredictArguments
 from avb_hf.inference.scorer import Scorer
-from avb_hf.model import VocalBurstConfig, VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 16_000
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tiny_backbone, tmp_path_factory):
-    """A small checkpoint of ours with two labels."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    labels = {"id2label": {0: "calm", 1: "wild"}, "label2id": {"calm": 0, "wild": 1}}
-    config = VocalBurstConfig(encoder_config=dict(tiny_backbone), rnn_hidden_size=8, label_range=(0, 1), **labels)
-    Wav2Vec2ForVocalBurst(config).save_pretrained(folder)
-    VocalBurstFeatureExtractor.for_backbone(None, config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -72,10 +61,36 @@ def test_a_bad_clip_has_an_exit_code_of_its_own(checkpoint, clips, tmp_path, cap
     assert run("predict", [*words, "--on_bad_audio", "error"]) == 2
     assert "bad.wav" in capsys.readouterr().err
     assert run("predict", words) == 3
-    assert "37 clips, 1 of them without scores" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "37 clips, 1 of them without scores" in said
+    assert f"\n  {tmp_path / 'bad.wav'}: cannot be decoded" in said
     last = json.loads((tmp_path / "scores.jsonl").read_text().splitlines()[-1])
     assert (last["file"], last["calm"]) == (str(tmp_path / "bad.wav"), None)
     assert "cannot be decoded" in last["error"]
+
+
+def test_what_is_read_is_not_written_over(checkpoint, clips, tmp_path, capsys):
+    table = tmp_path / "clips.csv"
+    table.write_text(f"path\n{next(clips.rglob('*.wav'))}\n")
+    words = [str(checkpoint), str(table), "--output", str(tmp_path / "." / "clips.csv"), "--overwrite"]
+    assert run("predict", words) == 2
+    assert "clips.csv is an input: choose another output" in capsys.readouterr().err
+    assert table.read_text().startswith("path\n")
+
+
+def test_a_folder_that_may_not_be_read_is_named(checkpoint, clips, tmp_path, capsys, monkeypatch):
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    listed = os.scandir
+    (tmp_path / "in" / "closed").mkdir(parents=True)
+    (tmp_path / "in" / "clip.wav").write_bytes(next(clips.rglob("*.wav")).read_bytes())
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert run("predict", [str(checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "scores.csv")]) == 2
+    assert "in/closed" in capsys.readouterr().err
+    assert not (tmp_path / "scores.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -103,6 +118,22 @@ def test_help_tells_the_flags_and_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f"--{name}" in done.stdout for name in [*vars(PredictArguments()), "output", "overwrite"])
+
+
+def launch(words):
+    """Run the command in two processes of torchrun."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "avb_hf"]
+    return subprocess.run(
+        [*torchrun, "predict", *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def share(words):
+    """Run the command in two processes of torchrun and return what they wrote."""
+    done = launch(words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def kill_thrice(words, output, total, seed):
@@ -140,8 +171,8 @@ def test_a_call_that_was_killed_thrice_ends_with_the_same_bytes(checkpoint, tmp_
 
 @pytest.mark.slow
 def test_two_processes_go_on_where_one_was_cut_off_and_score_alike(checkpoint, clips, tmp_path, monkeypatch):
-    words = ["predict", str(checkpoint), str(clips), "--batch_size", "2", "--use_cpu", "--output"]
-    assert run("predict", [*words[1:], str(tmp_path / "one.csv")]) == 0
+    words = [str(checkpoint), str(clips), "--batch_size", "2", "--output"]
+    assert run("predict", [*words, str(tmp_path / "one.csv")]) == 0
     with monkeypatch.context() as patched:
         score = Scorer.score
 
@@ -151,29 +182,61 @@ def test_two_processes_go_on_where_one_was_cut_off_and_score_alike(checkpoint, c
             return score(self, batch)
 
         patched.setattr(Scorer, "score", cut_off)
-        assert run("predict", [*words[1:], str(tmp_path / "two.csv")]) == 130
+        assert run("predict", [*words, str(tmp_path / "two.csv")]) == 130
     assert lines_done(tmp_path / "two.csv") == 3
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "avb_hf"]
     for said in ("audio-seconds per second", "complete already"):
-        done = subprocess.run(
-            [*torchrun, *words, str(tmp_path / "two.csv")], cwd=ROOT, capture_output=True, text=True, timeout=300,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("two.csv: 36 clips") == done.stdout.count(said) == 1
+        output = share([*words, tmp_path / "two.csv"])
+        assert output.count("two.csv: 36 clips") == output.count(said) == 1
     one, two = (pd.read_csv(tmp_path / name) for name in ("one.csv", "two.csv"))
     assert list(two["file"]) == list(one["file"])
     np.testing.assert_allclose(two[["calm", "wild"]], one[["calm", "wild"]], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.real_data
-def test_emogator_has_one_row_a_clip_after_three_kills(checkpoint, emogator_dir, tmp_path):
-    words = [checkpoint, emogator_dir, "--batch_size", "4"]
-    whole, output = tmp_path / "whole.parquet", tmp_path / "scores.parquet"
+def test_of_two_processes_the_main_one_alone_tells_of_a_bad_clip_and_says_so_last(checkpoint, clips, tmp_path):
+    (tmp_path / "bad.wav").write_text("no audio")
+    output = tmp_path / "scores.csv"
+    done = launch([checkpoint, clips, tmp_path / "bad.wav", "--batch_size", "8", "--output", output])
+    assert len(pd.read_csv(output)) == 37
+    first, bad, last = done.stdout.splitlines()[-3:]
+    assert "37 clips, 1 of them without scores" in first
+    assert bad.startswith(f"  {tmp_path / 'bad.wav'}: cannot be decoded")
+    assert "the file is complete; the exit code 3" in last
+    assert done.returncode == 1
+    codes = dict(re.findall(r"rank +: (\d+).*\n +exitcode +: (-?\d+)", done.stderr))
+    assert codes.pop("0") == "3", done.stderr[-3000:]
+    stopped_by_the_launcher = {"1": "-15"}
+    assert codes in ({}, stopped_by_the_launcher), done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def emogator(checkpoint, emogator_dir, tmp_path_factory):
+    """Words that score the EmoGator clips, and the file that one process makes of them when nothing disturbs it."""
+    words = [checkpoint, emogator_dir, "--batch_size", "4", "--use_cpu"]
+    whole = tmp_path_factory.mktemp("emogator") / "whole.parquet"
     assert run("predict", [str(word) for word in [*words, "--output", whole]]) == 0
+    table = pd.read_parquet(whole)
+    assert list(table["file"]) == [str(path) for path in sorted(emogator_dir.rglob("*.mp3"))]
+    assert len(table) == table["file"].nunique() == 3_240
+    assert table["error"].isna().all()
+    return words, whole
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_emogator_has_one_row_a_clip_after_three_kills(emogator, tmp_path):
+    words, whole = emogator
+    output = tmp_path / "scores.parquet"
     kill_thrice([*words, "--output", output], output, 810, seed=2)
     assert output.read_bytes() == whole.read_bytes()
-    table = pd.read_parquet(output)
-    assert list(table["file"]) == [str(path) for path in sorted(emogator_dir.rglob("*.mp3"))]
-    assert len(table) == 3_240
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_two_processes_score_emogator_as_one_does(emogator, tmp_path):
+    words, whole = emogator
+    assert "3240 clips" in share([*words, "--output", tmp_path / "scores.parquet"])
+    one, two = pd.read_parquet(whole), pd.read_parquet(tmp_path / "scores.parquet")
+    assert list(two["file"]) == list(one["file"])
+    assert two["error"].isna().all()
+    np.testing.assert_allclose(two[["calm", "wild"]], one[["calm", "wild"]], rtol=0, atol=1e-5)

@@ -16,7 +16,7 @@ from avb_hf.data.prepare.arguments import PrepareArguments
 from avb_hf.data.prepare.run import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIPS = 400
+CLIPS = 800
 
 
 @pytest.fixture
@@ -36,7 +36,14 @@ def content(folder):
 
 def start(raw, out):
     command = [sys.executable, "-m", "avb_hf", "prepare", str(raw), str(out), "--num_workers", "2"]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts
+    )
+
+
+def heed_interrupts():
+    """Tests that a script runs in the background are deaf to interrupts, and their children would be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_clips(out, process, number):

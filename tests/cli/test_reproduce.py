@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from avb_hf.cli import reproduce
+from avb_hf.cli import reproduce, train
 from avb_hf.cli.reproduce import main
+from avb_hf.data.sources import infer_task, list_clips
 from avb_hf.experiments import estimate, paper, runner
+from avb_hf.experiments.experiment import Report
+from avb_hf.experiments.jobs import Job
+from avb_hf.experiments.paper import PaperTables
 
 FEW = ["--max_train_samples", "48", "--max_eval_samples", "60"]
 
@@ -61,6 +65,90 @@ def test_nothing_runs_where_it_should_not(corpus_dir, tmp_path, calls, capsys):
     assert not list(tmp_path.iterdir())
     assert main([*flags, "--collect"]) == 1
     assert set(statuses(tmp_path)) == {"not run"}
+    assert calls == []
+
+
+@pytest.fixture
+def emogator(tmp_path):
+    """Flags of the tables on six files that are named as EmoGator's, by three contributors."""
+    folder = tmp_path / "EmoGator"
+    (folder / "mp3").mkdir(parents=True)
+    for contributor, split in (("000001", "train"), ("000002", "val"), ("000003", "test")):
+        for category in ("01", "30"):
+            (folder / "mp3" / f"{contributor}-{category}-1.mp3").touch()
+        with (folder / "split.csv").open("a") as file:
+            file.write(f"{contributor},{split}\n" if file.tell() else f"contributor,split\n{contributor},{split}\n")
+    return ["--source", "emogator", "--data_dir", str(folder), "--model_name_or_path", "some/backbone"]
+
+
+def test_the_tables_on_emogator(emogator, tmp_path, calls, capsys):
+    flags = ["--tables", "III", "IV", *emogator, "--seeds", "1", "--output_dir", str(tmp_path / "out")]
+    assert main([*flags, "--dry_run"]) == 0
+    assert capsys.readouterr().out == "5 runs, 0 of them finished\n"
+    assert not (tmp_path / "out").exists()
+    assert main([*flags, "--print_commands"]) == 0
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        data, model = train.parse(line[4:])[:2]
+        task = infer_task(data)
+        assert len(task.labels) == 30
+        assert (model.loss == "cross_entropy") == task.is_classification
+        assert len(list_clips(task, data, []).clips) == 6
+        assert model.model_name_or_path == "some/backbone"
+    assert calls == []
+    assert main(flags) == 1
+    assert [argv[1:] for argv in calls] == [line[4:] for line in lines]
+    with (tmp_path / "out" / "tables.csv").open() as file:
+        told = [row for row in csv.DictReader(file) if row["table"] in ("III", "IV")]
+    assert {(row["split"], row["task"], row["backbone"]) for row in told} == {
+        (split, task, "given") for split in ("val", "test") for task in ("classes", "indicators")
+    }
+    assert {row["status"] for row in told} == {"failed: exit code 1"}
+
+
+def test_without_matplotlib_tables_are_refused_before_anything_runs_but_plans_are_not(
+    corpus_dir, tmp_path, calls, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    flags = ["--tables", "III", "--data_dir", str(corpus_dir), "--output_dir", str(tmp_path)]
+    for ending in ([], ["--collect"]):
+        with pytest.raises(ImportError, match=r"pip install 'avb_hf\[reproduce\]'"):
+            main([*flags, *ending])
+    assert calls == []
+    assert not list(tmp_path.iterdir())
+    assert main([*flags, "--print_commands"]) == main([*flags, "--dry_run"]) == 0
+    assert capsys.readouterr().out.endswith("12 runs, 0 of them finished\n")
+
+
+@pytest.mark.slow
+def test_no_module_but_that_of_pictures_needs_matplotlib():
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from avb_hf.experiments import padding, planning; "
+        "from avb_hf.cli import reproduce"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_finished_runs_checkpoints_are_deleted_by_calls_that_do_something(corpus_dir, tmp_path, calls, monkeypatch):
+    made = []
+    monkeypatch.setattr(Job, "is_finished", lambda job: made.append(job) or True)
+    monkeypatch.setattr(PaperTables, "report", lambda self, outcomes, folder: Report("", (), True))
+    flags = ["--tables", "III", "--data_dir", str(corpus_dir), "--output_dir", str(tmp_path)]
+    main([*flags, "--dry_run"])
+    left = [job.folder / "checkpoint-7" for job in made]
+    for ending, is_kept in (
+        (["--dry_run"], True),
+        (["--print_commands"], True),
+        (["--estimate"], True),
+        ([], False),
+        (["--collect"], False),
+    ):
+        for folder in left:
+            folder.mkdir(parents=True, exist_ok=True)
+        assert main([*flags, *ending]) == 0
+        assert {folder.exists() for folder in left} == {is_kept}
     assert calls == []
 
 
@@ -130,7 +218,7 @@ def test_the_whole_grid_from_an_empty_folder_after_a_kill(tmp_path, capsys):
         child.kill()
     assert main([*command, *FEW]) == 0
     assert statuses(tmp_path) == ["done"] * 52
-    assert len(list((tmp_path / "submissions").iterdir())) == 4
+    assert len(list((tmp_path / "submissions").iterdir())) == 8
     began = time.perf_counter()
     assert main([*command, *FEW]) == 0
     assert time.perf_counter() - began < 20

@@ -6,6 +6,8 @@ import pytest
 
 from avb_hf.cli import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cut_run(four_epochs, cut_after, tmp_path):

@@ -1,6 +1,7 @@
 """Clips of a made-up task, as a source would list them, and a corpus to plant defects in."""
 
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,3 +92,19 @@ def corpus(corpus_dir, tmp_path):
     folder = shutil.copytree(corpus_dir, tmp_path / "corpus")
     table = pd.read_csv(folder / "labels" / "two_info.csv", dtype=str, keep_default_na=False)
     return Corpus(folder, table.set_index(table.pop("File_ID").str.strip("[]")))
+
+
+@pytest.fixture
+def torchcodec_unwanted(monkeypatch):
+    """Fail where anything looks for torchcodec, be it installed or not."""
+    asked = []
+
+    class Watch:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == "torchcodec":
+                asked.append(name)
+
+    monkeypatch.setattr(sys, "meta_path", [Watch(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "torchcodec", raising=False)
+    yield
+    assert asked == []

@@ -36,7 +36,8 @@ def write(path, frames=16_001, **kwargs):
 
 def check(path, content):
     path.write_bytes(content)
-    return find_cut(path, len(content))
+    with path.open("rb") as file:
+        return find_cut(file, len(content))
 
 
 def test_every_format_is_tried():

@@ -1,3 +1,4 @@
+import dataclasses
 import runpy
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from avb_hf.evaluation.contest import contest_file_name, write_contest_file
+from avb_hf.evaluation.submission import check_submission
 from avb_hf.tasks import TASKS
 
 check_contest_file = runpy.run_path(str(Path(__file__).with_name("contest_checker.py")))["check_contest_file"]
@@ -35,6 +37,25 @@ def test_each_clip_keeps_its_own_scores(tmp_path):
     assert path.read_text() == (
         "File_ID,Valence,Arousal\n[00002],0.1,0.2\n[00011],0.7,0.8\n[00310],0.3,1e-07\n[59201],0.5,0.6\n"
     )
+
+
+def test_scores_outside_the_range_of_labels_are_brought_to_its_ends(tmp_path):
+    scores = np.array([[-0.1, 1.1], [0.0, 1.0], [0.25, 0.5], [-3.0, 0.75]], dtype=np.float32)
+    path = write_contest_file(tmp_path, "t", 1, IDS, scores, TASKS["two"])
+    assert path.read_text().splitlines()[1:] == [
+        "[00002],0.0,1.0",
+        "[00011],0.0,0.75",
+        "[00310],0.0,1.0",
+        "[59201],0.25,0.5",
+    ]
+    assert check_submission(path, TASKS["two"]) == []
+    assert scores.min() == -3  # the caller's are left alone
+
+
+def test_labels_without_a_range_bound_no_score(tmp_path):
+    unbounded = dataclasses.replace(TASKS["two"], label_range=None)
+    path = write_contest_file(tmp_path, "t", 1, ["1"], np.array([[-4.0, 9.0]]), unbounded)
+    assert path.read_text().splitlines()[1:] == ["[1],-4.0,9.0"]
 
 
 def test_each_clip_keeps_its_own_class(tmp_path):

@@ -10,6 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from avb_hf.evaluation.metrics import METRICS
 from avb_hf.tasks import TaskSpec
 
+pytestmark = pytest.mark.slow
 # A fresh process, because evaluate reads its cache folders and the offline switch once, on import.
 SCRIPT = """
 import json, socket, sys

@@ -10,7 +10,9 @@ from sklearn.metrics import balanced_accuracy_score
 from avb_hf.evaluation.metrics import METRICS
 from avb_hf.evaluation.statistics import (
     HEADLINES,
+    OF_DRAWS,
     bootstrap_interval,
+    bootstrap_intervals,
     group_scores,
     paired_t_interval,
     t_interval,
@@ -59,7 +61,7 @@ def plain_bootstrap(preds, labels, speakers, task, resamples):
 
 
 def test_every_metric_has_its_headline():
-    assert tuple(HEADLINES) == tuple(METRICS) == get_args(MetricName)
+    assert tuple(HEADLINES) == tuple(OF_DRAWS) == tuple(METRICS) == get_args(MetricName)
 
 
 @pytest.mark.parametrize("task", [REGRESSION, TYPE], ids=lambda task: task.metric)
@@ -79,6 +81,36 @@ def test_the_bootstrap_agrees_with_a_slow_one(task, by_speaker):
     found = bootstrap_interval(task, preds, labels, groups, num_resamples=2000)
     width = expected[1] - expected[0]
     assert np.abs(np.subtract(found, expected)).max() < 0.12 * width
+
+
+@pytest.mark.parametrize("by_speaker", [False, True])
+def test_each_label_has_the_interval_that_it_has_alone(by_speaker):
+    """The same clips are drawn, so a label's interval does not depend on the others."""
+    preds, labels, speakers = rated(REGRESSION)
+    groups = speakers if by_speaker else None
+    found = bootstrap_intervals(REGRESSION, preds, labels, groups, num_resamples=2500)  # more than are held at once
+    for column, label in enumerate(REGRESSION.labels):
+        alone = TaskSpec("one", (label,))
+        expected = bootstrap_interval(alone, preds[:, [column]], labels[:, [column]], groups, num_resamples=2500)
+        assert found.labels[label] == pytest.approx(expected, abs=1e-12)
+    assert found.headline == bootstrap_interval(REGRESSION, preds, labels, groups, num_resamples=2500)
+
+
+def test_each_class_has_the_interval_of_its_recall():
+    preds, labels, speakers = rated(TYPE, rows=400)
+    labels[labels == 7] = -100  # nobody heard the last class
+    found = bootstrap_intervals(TYPE, preds, labels, speakers, num_resamples=2000)
+    assert list(found.labels) == list(TYPE.labels[:-1])
+    rows_of = {name: np.flatnonzero(np.array(speakers) == name) for name in speakers}
+    source = random.Random(4)
+    draws = [
+        np.concatenate([rows_of[name] for name in source.choices(list(rows_of), k=len(rows_of))]) for _ in range(500)
+    ]
+    for number, label in enumerate(TYPE.labels[:-1]):
+        of_class = [rows[labels[rows] == number] for rows in draws]
+        recalls = [np.mean(preds[rows].argmax(axis=1) == number) for rows in of_class if len(rows)]
+        low, high = np.percentile(recalls, [2.5, 97.5])
+        assert np.abs(np.subtract(found.labels[label], (low, high))).max() < 0.15 * (high - low)
 
 
 def test_two_groups_have_an_interval_from_one_to_the_other():

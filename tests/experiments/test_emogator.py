@@ -1,14 +1,12 @@
-import csv
-
 import pytest
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.rows import read_labels
 from avb_hf.data.sources import list_clips
-from avb_hf.experiments.emogator import scores_on_emogator, tasks_on_emogator
+from avb_hf.experiments.emogator import scores_on_emogator, tasks_on_emogator, write_indicators
 from avb_hf.experiments.grid import END2YOU, Settings, runs_of
 from avb_hf.experiments.published import read_published
-from avb_hf.tasks import TASKS
+from avb_hf.tasks import TASKS, load_task
 
 CLIPS = ["000001-01-1", "000001-30-1", "000002-02-1", "000003-14-2", "000004-14-1", "000004-15-1"]
 
@@ -24,8 +22,16 @@ def corpus(tmp_path):
     return DataArguments(source="emogator", data_dir=str(tmp_path / "emogator"))
 
 
+def test_planning_writes_nothing_and_the_task_file_holds_what_was_planned(corpus, tmp_path):
+    tasks, data = tasks_on_emogator(corpus, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    write_indicators(tasks["classes"], corpus, tmp_path / "out")
+    assert load_task(data["indicators"].task) == tasks["indicators"]
+
+
 def test_indicators_are_one_for_the_clips_own_category(corpus, tmp_path):
     tasks, data = tasks_on_emogator(corpus, tmp_path / "out")
+    write_indicators(tasks["classes"], corpus, tmp_path / "out")
     task, findings = tasks["indicators"], []
     assert (task.problem_type, task.label_range, task.labels) == ("regression", (0.0, 1.0), TASKS["emogator"].labels)
     listing = list_clips(task, data["indicators"], findings)
@@ -43,6 +49,7 @@ def test_indicators_are_one_for_the_clips_own_category(corpus, tmp_path):
 
 def test_both_tasks_read_the_same_files(corpus, tmp_path):
     tasks, data = tasks_on_emogator(corpus, tmp_path / "out")
+    write_indicators(tasks["classes"], corpus, tmp_path / "out")
     of_classes, of_indicators = (
         {clip.path for clip in list_clips(tasks[word], data[word], []).clips} for word in tasks
     )
@@ -54,7 +61,6 @@ def test_a_contributor_without_a_split_is_an_error(corpus, tmp_path):
     (tmp_path / "emogator" / "mp3" / "000009-01-1.mp3").touch()
     with pytest.raises(ValueError, match="contributor 000009 has clips and is not listed"):
         tasks_on_emogator(corpus, tmp_path / "out")
-    assert not (tmp_path / "out" / "indicators.csv").exists()
 
 
 def test_the_tables_in_miniature(corpus, tmp_path):
@@ -69,5 +75,3 @@ def test_the_tables_in_miniature(corpus, tmp_path):
     settings = Settings(*tasks_on_emogator(corpus, tmp_path / "out"), "paper", {"given": "some/backbone"})
     tables = [score for score in scores if score.table in ("II", "III", "IV")]
     assert len(runs_of(tables, settings)) == 8
-    with (tmp_path / "out" / "indicators.csv").open() as file:
-        assert next(csv.reader(file))[:4] == ["file_id", "path", "speaker", "split"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -7,25 +8,37 @@ from avb_hf.experiments.estimate import ask_in_own_process, estimate_jobs, read_
 from avb_hf.experiments.grid import runs_of
 from avb_hf.experiments.jobs import make_jobs
 from avb_hf.experiments.published import read_published
+from avb_hf.training.estimate import Estimate, as_clock, read_estimate
 
-TOLD = """\
-task high: 10 labels, regression, loss ccc
-model: 100,000,000 parameters, 50,000,000 of them trained
-training: 100 steps of 16 clips an epoch, 2000 in all, on cuda:0
-frozen states, once: 1 h 30 min, 13.60 GB
-an epoch: 30 min of training, 3 min of evaluation, bfloat16
-the run: 12 h 00 min at most; peak memory 5.25 GiB
-
-estimate: nothing was written
-"""
+ESTIMATE = Estimate(
+    num_parameters=100_000_000, num_trained=50_000_000, filling_hours=1.5, states_gb=13.6, epoch_hours=0.5,
+    evaluation_hours=0.05, run_hours=12, precision="bfloat16", memory_gib=5.25,
+)  # fmt: skip
+TOLD = f"task high: 10 labels, regression, loss ccc\n{ESTIMATE}\nestimate: nothing was written\n"
 
 
 def test_a_cost_is_read_from_what_a_run_tells():
     cost = read_cost(TOLD)
     assert cost.hours == pytest.approx(10.5)
     assert cost[1:] == pytest.approx((1.5, 13.6, 0.4, 1.6, 5.25))
-    quick = read_cost("model: 1,000 parameters, 10 of them trained\nthe run: 36.0 s at most; peak memory 1.00 GiB\n")
-    assert (quick.hours, quick.filling_hours, quick.states_gb) == pytest.approx((0.01, 0, 0))
+    quick = read_cost(str(dataclasses.replace(ESTIMATE, run_hours=89 / 3600, filling_hours=0, states_gb=0)))
+    assert (quick.hours, quick.filling_hours, quick.states_gb) == pytest.approx((89 / 3600, 0, 0))
+
+
+def test_an_estimate_is_told_in_words_too():
+    words = TOLD.splitlines()
+    assert words[1:4] == [
+        "frozen states, once: 1 h 30 min, 13.60 GB",
+        "an epoch: 0 h 30 min of training, 0 h 03 min of evaluation, bfloat16",
+        "the run: 12 h 00 min at most; peak memory 5.25 GiB",
+    ]
+    assert "frozen states" not in str(dataclasses.replace(ESTIMATE, filling_hours=0, states_gb=0))
+    assert [as_clock(seconds / 3600) for seconds in (0, 29, 31, 3600 * 25)] == [
+        "0.0 s",
+        "29.0 s",
+        "0 h 01 min",
+        "25 h 00 min",
+    ]
 
 
 def test_a_text_without_an_estimate_is_an_error():
@@ -64,9 +77,12 @@ def test_a_real_estimate_can_be_read(corpus_dir, tiny_backbone, tmp_path, capsys
     flags = ["--data_dir", str(corpus_dir), "--task", "two", "--encoder_config", json.dumps(tiny_backbone)]
     flags += ["--rnn_hidden_size", "8", "--freeze", "backbone", "--precision", "fp32"]
     assert train.main([*flags, "--output_dir", str(tmp_path / "out"), "--estimate"]) == 0
-    cost = read_cost(capsys.readouterr().out)
+    told = capsys.readouterr().out
+    cost, estimate = read_cost(told), read_estimate(told)
+    assert f"model: {estimate.num_parameters:,} parameters, {estimate.num_trained:,} of them trained" in told
+    assert 0 < estimate.num_trained < estimate.num_parameters
     assert 0 < cost.model_gb < 1e-3
-    assert cost.hours + cost.filling_hours > 0
+    assert cost.hours > 0
     assert cost.filling_hours > 0
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from avb_hf.cli import train
+from avb_hf.experiments.arguments import TABLES
 from avb_hf.experiments.grid import END2YOU, EXTRACTORS, RECIPES, TINY, run_of, runs_of
 from avb_hf.experiments.jobs import Job, data_words
 from avb_hf.experiments.published import COLUMNS, read_published
+from avb_hf.experiments.tables import LAYOUTS
 
 PAPER = Path(__file__).resolve().parents[3] / "shared" / "paper" / "results.csv"
 
@@ -23,6 +25,7 @@ def parse(run, folder, seed=7):
 
 def test_the_published_scores_are_there_in_order():
     scores = read_published()
+    assert tuple(dict.fromkeys(score.table for score in scores)) == tuple(LAYOUTS) == TABLES
     assert Counter(score.table for score in scores) == {"I": 20, "II": 8, "III": 4, "IV": 8, "V": 12}
     assert dataclasses.astuple(scores[0]) == ("I", "val", "two", "end2you", "", "", "", "", "ccc", "49.88")
     assert scores[-1].percent == 41.72

@@ -1,14 +1,24 @@
 import fcntl
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from avb_hf.experiments import runner
-from avb_hf.experiments.runner import DONE, StoppedError, carry_out, in_own_process, in_this_process
+from avb_hf.experiments.runner import (
+    DONE,
+    StoppedError,
+    carry_out,
+    find_finished,
+    in_own_process,
+    in_this_process,
+)
+from avb_hf.training import checkpoints
 
 
 def raising(error):
@@ -50,12 +60,39 @@ def test_a_run_that_fails_does_not_stop_the_others(some_jobs, fake_avb):
     assert len(fake_avb.calls) == 6
 
 
-@pytest.mark.parametrize("name", ["predictions.csv", "all_results.json", "A-VB-High_team_1.csv", "avb_complete.json"])
+@pytest.mark.parametrize(
+    "name", ["predictions.csv", "all_results.json", "A-VB-High_team_1.csv", "avb_complete.json", "model.safetensors"]
+)
 def test_a_finished_run_whose_results_are_not_as_sealed_is_run_again(name, some_jobs, fake_avb):
     carry_out(some_jobs, fake_avb)
     (some_jobs[2].folder / name).write_text("changed")
     carry_out(some_jobs, fake_avb)
     assert [call[call.index("--output_dir") + 1] for call in fake_avb.calls[4:]] == [str(some_jobs[2].folder)]
+
+
+def test_weights_are_not_read_to_know_a_finished_run(some_jobs, fake_avb, monkeypatch):
+    carry_out(some_jobs, fake_avb)
+    read, digest = [], checkpoints._digest
+    monkeypatch.setattr(checkpoints, "_digest", lambda path: read.append(path.name) or digest(path))
+    assert find_finished(some_jobs) == dict.fromkeys(some_jobs, DONE)
+    assert set(read) == {
+        "predictions.csv", "all_results.json", "eval_results.json", "test_results.json", "A-VB-High_team_1.csv",
+    }  # fmt: skip
+
+
+def test_checkpoints_that_a_finished_run_left_are_deleted_where_that_is_asked_for(some_jobs, fake_avb):
+    carry_out(some_jobs[:1], fake_avb)
+    left = [job.folder / "checkpoint-7" for job in some_jobs[:2]]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "optimizer.pt").touch()
+    find_finished(some_jobs)
+    assert all(folder.is_dir() for folder in left)
+    assert set(find_finished(some_jobs, clear=True).values()) == {DONE, "not run"}
+    assert [folder.is_dir() for folder in left] == [False, True]  # the second one is to go on from there
+    left[0].mkdir()
+    carry_out(some_jobs[:1], fake_avb)
+    assert not left[0].exists()
 
 
 def test_a_run_that_was_told_to_stop_stops_all(some_jobs, fake_avb):
@@ -83,12 +120,39 @@ def test_drafts_that_a_kill_left_alone_are_swept_away_but_no_run(some_jobs, fake
     assert seen == [[], [draft, "resolved_config.json"]]
 
 
-def test_a_run_that_another_process_is_at_is_left_alone(some_jobs, fake_avb):
-    some_jobs[0].log.parent.mkdir(parents=True)
-    with some_jobs[0].log.open("a") as log:
+def test_a_run_that_another_process_is_at_is_waited_for_behind_all_others(some_jobs, fake_avb):
+    first, second = some_jobs[:2]
+    first.log.parent.mkdir(parents=True)
+    with first.log.open("a") as log:
         fcntl.flock(log, fcntl.LOCK_EX)
-        outcomes = carry_out(some_jobs[:2], fake_avb)
-    assert list(outcomes.values()) == ["failed: another process is at this run", DONE]
+
+        def finish():
+            while not second.is_finished():
+                time.sleep(0.02)
+            time.sleep(0.1)
+            fake_avb.leave(first.argv)
+            log.close()
+
+        other = threading.Thread(target=finish)
+        other.start()
+        assert carry_out([first, second], fake_avb) == {first: DONE, second: DONE}
+        other.join()
+    assert [call[call.index("--output_dir") + 1] for call in fake_avb.calls] == [str(second.folder)]
+
+
+def test_the_run_of_a_grid_that_was_killed_is_waited_for(some_jobs, fake_avb, stand_in, tmp_path):
+    stand_in(f"echo > {tmp_path}/ready; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done")
+    grid = multiprocessing.get_context("fork").Process(target=carry_out, args=(some_jobs[:1], in_own_process))
+    grid.start()
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.02)
+    grid.kill()
+    grid.join()
+    threading.Timer(0.3, (tmp_path / "go").touch).start()
+    seen = []
+    fake_avb.instead[1] = lambda argv: seen.append((tmp_path / "go").exists()) or fake_avb.leave(argv)
+    assert carry_out(some_jobs[:1], fake_avb) == {some_jobs[0]: DONE}
+    assert seen == [True]
 
 
 def test_what_runs_in_this_process_writes_into_its_log(some_jobs, fake_avb, capfd):

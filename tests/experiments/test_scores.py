@@ -28,6 +28,10 @@ def finished(fake_avb, tmp_path):
     return make
 
 
+def new_scorer(folder, task="two"):
+    return Scorer({task: DataArguments(data_dir=str(folder), task=task)})
+
+
 def expected_score(job, folder, split):
     """The score that follows from predictions and label table, by others' formulas."""
     task = job.run.task
@@ -79,15 +83,35 @@ def test_an_interval_is_computed_once_for_the_same_predictions(finished, with_sp
     job, scorer = finished("two", with_speakers)
     first = scorer.score(job, "val")
     with monkeypatch.context() as patch:
-        patch.setattr(scores, "list_clips", None)
         patch.setattr(scores, "bootstrap_interval", None)
-        assert Scorer({}).score(job, "val") == first
+        assert new_scorer(with_speakers).score(job, "val") == first
     path = job.folder / "predictions.csv"
     table = pd.read_csv(path, dtype=str)
     table.loc[table["split"] == "validation", "Valence"] = "0.5"
     table.to_csv(path, index=False)
     with pytest.raises(ValueError, match="the labels are not those of the run: it was scored 0"):
-        Scorer({"two": DataArguments(data_dir=str(with_speakers), task="two")}).score(job, "val")
+        new_scorer(with_speakers).score(job, "val")
+
+
+@pytest.mark.parametrize("task", ["high", "two", "culture", "type"])
+def test_test_labels_that_come_later_are_scored(task, finished, unlabelled, corpus_dir):
+    job, scorer = finished(task, unlabelled)
+    assert scorer.score(job, "test") is None
+    score = new_scorer(corpus_dir, task).score(job, "test")
+    assert score.value == pytest.approx(expected_score(job, corpus_dir, "test"), abs=1e-6)
+
+
+def test_speakers_that_come_later_are_drawn(finished, corpus_dir, with_speakers):
+    job, scorer = finished("two", corpus_dir)
+    assert scorer.score(job, "test").num_speakers == 0
+    assert new_scorer(with_speakers).score(job, "test").num_speakers == 3
+
+
+def test_results_without_the_score_of_validation_are_an_error(finished, corpus_dir):
+    job, scorer = finished("two", corpus_dir)
+    (job.folder / "all_results.json").write_text('{"eval_loss": 0.5}')
+    with pytest.raises(ValueError, match=r"all_results.json must hold eval_ccc, got \['eval_loss'\]"):
+        scorer.score(job, "val")
 
 
 def test_labels_that_have_changed_are_noticed(finished, with_speakers, corpus_dir, make_corpus, tmp_path):
@@ -128,4 +152,4 @@ def test_what_is_kept_is_json(finished, with_speakers):
     job, scorer = finished("two", with_speakers)
     scorer.score(job, "val")
     kept = json.loads((job.root / "runs" / f"{job.name}.scores.json").read_text())
-    assert set(kept) == {"predictions", "val"}
+    assert set(kept) == {"predictions", "truth", "val"}

@@ -2,6 +2,7 @@ import csv
 import re
 from functools import partial
 
+import pandas as pd
 import pytest
 from matplotlib import image
 
@@ -96,24 +97,64 @@ def test_numbers_are_ours_theirs_and_the_difference(grid):
     assert float(cell.split("\\|")[2]) == pytest.approx(difference, abs=0.011)
 
 
-def test_the_pictures_open_and_show_something(grid):
+def test_the_pictures_open(grid):
     root, report, _ = grid
     names = {path.name for path in report.files if path.suffix == ".png"}
     assert names == {f"table_{table}_val.png" for table in ALL} | {"table_V_test.png"}
     for name in names:
-        pixels = (image.imread(root / name)[:, :, :3] * 255).round().astype(int)
-        assert min(pixels.shape[:2]) > 200
-        for colour in ((31, 95, 168), (209, 114, 42)):  # ours, and the published
-            assert (pixels == colour).all(axis=2).sum() > 20
+        assert min(image.imread(root / name).shape[:2]) > 200
 
 
-def test_the_final_models_hand_in_a_file_a_task_and_seed(grid):
+def test_final_models_and_the_baseline_hand_in_a_file_a_task_and_seed(grid):
     root, report, _ = grid
     names = {path.name for path in (root / "submissions").iterdir()}
-    assert names == {f"A-VB-{task}_Owls_{n}.csv" for task in ("High", "Two", "Culture", "Type") for n in (1, 2)}
+    assert names == {
+        f"A-VB-{task}_{team}_{n}.csv"
+        for task in ("High", "Two", "Culture", "Type") for team in ("Owls", "Owls-emo18") for n in (1, 2)
+    }  # fmt: skip
     for name in names:
         assert check_submission(root / "submissions" / name, TASKS[name.split("_")[0].split("-")[-1].lower()]) == []
     assert root / "submissions" / "A-VB-High_Owls_1.csv" in report.files
+
+
+def scores_by_clip(path, task, key):
+    table = pd.read_csv(path, dtype={key: str})
+    return table.set_index(table[key].str.strip("[]"))[list(TASKS[task].labels)]
+
+
+def test_a_files_number_is_the_place_of_its_seed_and_old_files_go(
+    settings_of, with_speakers, fake_avb, tmp_path, undrawn
+):
+    settings = settings_of(with_speakers)
+    folder = tmp_path / "submissions"
+    reproduce(settings, fake_avb, tmp_path, ("V",), seeds=(5, 3, 4))
+    (folder / "A-VB-High_Larks_3.csv").touch()
+    jobs = [
+        job
+        for job in reproduce(settings, fake_avb, tmp_path, ("V",), seeds=(3, 4))[1]
+        if "high-large-lv60k" in job.name
+    ]
+    assert sorted(path.name for path in folder.glob("A-VB-High*")) == [
+        "A-VB-High_Larks_3.csv", "A-VB-High_Owls-emo18_1.csv", "A-VB-High_Owls-emo18_2.csv", "A-VB-High_Owls_1.csv",
+        "A-VB-High_Owls_2.csv",
+    ]  # fmt: skip
+    (jobs[0].folder / "predictions.csv").unlink()
+    fake_avb.leave = lambda argv: 5
+    reproduce(settings, fake_avb, tmp_path, ("V",), seeds=(3, 4))
+    assert [path.name for path in folder.glob("A-VB-High_Owls_*")] == ["A-VB-High_Owls_2.csv"]
+    handed_in = scores_by_clip(folder / "A-VB-High_Owls_2.csv", "high", "File_ID")
+    predicted = scores_by_clip(jobs[1].folder / "predictions.csv", "high", "file_id").loc[handed_in.index]
+    pd.testing.assert_frame_equal(handed_in, predicted.clip(0, 1), check_names=False)
+
+
+def test_tables_without_the_final_one_leave_the_contest_files_alone(
+    settings_of, with_speakers, fake_avb, tmp_path, undrawn
+):
+    (tmp_path / "submissions").mkdir()
+    (tmp_path / "submissions" / "A-VB-High_Owls_2.csv").touch()
+    report, _ = reproduce(settings_of(with_speakers), fake_avb, tmp_path, ("III",))
+    assert [path.name for path in (tmp_path / "submissions").iterdir()] == ["A-VB-High_Owls_2.csv"]
+    assert {path.name for path in report.files} == {"tables.csv", "tables.md"}
 
 
 def test_without_test_labels_the_file_is_what_is_told(settings_of, unlabelled, fake_avb, tmp_path, undrawn):
@@ -128,7 +169,7 @@ def test_without_test_labels_the_file_is_what_is_told(settings_of, unlabelled, f
     assert report.text.count(" over clips, 1 seed)") == 4  # Table I has gaps and was not asked for
     assert "the contest files are in `submissions`" in report.text
     assert report.is_complete
-    assert len(list((tmp_path / "submissions").iterdir())) == 4
+    assert len(list((tmp_path / "submissions").iterdir())) == 8
 
 
 def test_what_fails_is_told_and_the_rest_is_there(settings_of, with_speakers, fake_avb, tmp_path, undrawn):
@@ -142,6 +183,8 @@ def test_what_fails_is_told_and_the_rest_is_there(settings_of, with_speakers, fa
     assert {(row["backbone"], row["loss"], row["seeds"]) for row in failed} == {
         ("xlsr53", "mse", "1"), ("xlsr53", "ccc", "1"),
     }  # fmt: skip
+    assert report.text.count(", 1 seed, 1 failed)") == 2
+    assert report.text.count(", 2 seeds)") == 2
     assert not report.is_complete
 
 

@@ -62,3 +62,38 @@ def clips():
     lengths = (11_200, 5_000, 1_600, 8_003, 7_999, 960, 4_000)
     loudness = np.linspace(0.1, 1, len(lengths))
     return {f"clip {n}": scale * torch.randn(n).numpy() for n, scale in zip(lengths, loudness, strict=True)}
+
+
+@pytest.fixture
+def export(make_model, clips, tmp_path):
+    """Give a function that builds a model, writes its ONNX file, and returns that, model and feature extractor."""
+    from avb_hf.inference.export import export_onnx
+
+    def go(family="wav2vec2-layer", **fields):
+        model, extractor = make_model(family, **fields)
+        path = tmp_path / "model.onnx"
+        export_onnx(model, extractor, list(clips.values()), path)
+        return path, model, extractor
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def many_clips():
+    """As many tones in noise as an export in int8 asks for, of 0.06 s to 0.2 s, unlike in pitch and loudness."""
+    rng = np.random.default_rng(5)
+    times = (np.arange(int(rng.uniform(0.06, 0.2) * 16_000)) / 16_000 for _ in range(200))
+    return [
+        (rng.uniform(0, 1) * np.sin(2 * np.pi * rng.uniform(100, 4_000) * time) + 0.1 * rng.standard_normal(len(time)))
+        for time in times
+    ]
+
+
+@pytest.fixture
+def loud_model(make_model):
+    """A model whose scores differ from clip to clip by more than random weights make them."""
+    model, extractor = make_model(rnn_hidden_size=16)
+    with torch.no_grad():
+        for parameter in (*model.rnn.parameters(), *model.classifier.parameters()):
+            parameter.mul_(3)
+    return model, extractor

@@ -12,9 +12,9 @@ import torch
 from avb_hf.data.audio import AudioFileError
 from avb_hf.inference.batch_plan import BatchPlan
 from avb_hf.inference.clip_list import list_clips
+from avb_hf.inference.clip_scorer import NOT_FINITE
 from avb_hf.inference.predict import predict, predict_to_file
 from avb_hf.inference.predict_arguments import PredictArguments
-from avb_hf.inference.scorer import NOT_FINITE
 
 RATE = 16_000
 READERS = {

@@ -101,7 +101,7 @@ def test_lines_that_were_torn_are_computed_again(score, scored_batches, tmp_path
         kill_after.clear()
 
 
-@pytest.mark.parametrize("name", ["write_scores", "write_whole", "digest_file"])
+@pytest.mark.parametrize("name", ["write_scores", "write_json", "digest_file"])
 def test_a_kill_while_the_file_is_written_does_no_harm(name, score, scored_batches, tmp_path, monkeypatch):
     import avb_hf.inference.job as job
 
@@ -125,7 +125,7 @@ def test_a_kill_while_the_file_is_written_does_no_harm(name, score, scored_batch
 
 def test_a_kill_before_the_first_batch_leaves_nothing_in_the_way(score, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("avb_hf.inference.journal.write_whole", lambda *_: (_ for _ in ()).throw(Killed))
+        patched.setattr("avb_hf.inference.journal.write_json", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             score()
     assert score().clips == 15
@@ -236,6 +236,33 @@ def test_what_is_replaced_stays_until_the_new_one_is_there(score, scored_batches
     assert (tmp_path / "scores.csv").read_bytes() != old
 
 
+def test_clips_without_scores_are_named_by_the_first_20_of_them(score, folder, tmp_path, monkeypatch):
+    assert [line.split(": ")[0] for line in score().bad] == [str(folder / "07.wav")]
+    (tmp_path / "scores.csv").unlink()
+    monkeypatch.setattr("avb_hf.inference.job.MAX_LISTED", 2)
+    tail = sorted(folder.iterdir())[-3:]
+    contents = [path.read_bytes() for path in tail]
+    for path in tail:
+        path.write_text("no audio")
+    said = [score(overwrite=True).describe(), score().describe()]
+    for path, content in zip(tail, contents, strict=True):
+        path.write_bytes(content)
+    for lines in (text.splitlines() for text in said):
+        assert "15 clips, 4 of them without scores" in lines[0]
+        assert lines[1].startswith(f"  {folder / '07.wav'}: cannot be decoded")
+        assert lines[2].startswith(f"  {tail[0]}: ")
+        assert lines[3:] == ["  ... and 2 more"]
+
+
+def test_a_damaged_journal_is_named(score, scored_batches, tmp_path):
+    scored_batches[1][:] = [2]
+    with pytest.raises(Killed):
+        score()
+    (tmp_path / "scores.csv.journal" / "job.json").write_text("{")
+    with pytest.raises(ValueError, match=r"job\.json is damaged"):
+        score()
+
+
 def test_two_processes_that_write_one_journal_are_noticed(score, scored_batches, tmp_path):
     scored_batches[1][:] = [2]
     with pytest.raises(Killed):
@@ -247,6 +274,40 @@ def test_two_processes_that_write_one_journal_are_noticed(score, scored_batches,
         score()
     other.close()
     assert score().clips == 15
+
+
+def test_a_second_call_is_refused_while_the_first_measures(score, tmp_path, monkeypatch):
+    refused, choose = [], predict_module.choose
+
+    def call_again(*args):
+        with pytest.raises(ValueError, match="another process works on it"):
+            score(overwrite=True)
+        refused.append(True)
+        return choose(*args)
+
+    monkeypatch.setattr(predict_module, "choose", call_again)
+    assert score().clips == 15
+    assert refused == [True]
+    assert not (tmp_path / "scores.csv.journal").exists()
+
+
+def test_a_complete_file_leaves_the_work_on_another_job(score, scored_batches, tmp_path):
+    score()
+    numbers, kill_after = scored_batches
+    kill_after[:] = [len(numbers) + 2]
+    with pytest.raises(Killed):
+        score(args=PredictArguments(batch_size=4), overwrite=True)
+    kill_after.clear()
+    assert score().was_complete
+    numbers.clear()
+    score(args=PredictArguments(batch_size=4), overwrite=True)
+    assert numbers == [2, 3]
+
+
+def test_a_file_may_be_called_like_a_part_of_the_journal(score, tmp_path):
+    score("scores.jsonl")
+    score("batches-0.jsonl")
+    assert (tmp_path / "batches-0.jsonl").read_bytes() == (tmp_path / "scores.jsonl").read_bytes()
 
 
 def test_other_conditions_are_told_and_go_on(score, scored_batches, tmp_path, caplog):

@@ -1,9 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from avb_hf.model import POOLINGS, Wav2Vec2ForVocalBurst
-from avb_hf.model.pooling_vocal_burst import frame_mask
+from avb_hf.model.masks_vocal_burst import frame_mask
 
 NUM_FRAMES = torch.tensor([7, 1, 4, 2])
 WIDE = tuple(name for name, pooling in POOLINGS.items() if pooling.widening > 1)
@@ -64,9 +66,16 @@ def test_pooling_is_a_loop_over_the_true_frames(name, states):
 def test_attention_is_uneven_and_another_for_each_feature(states):
     moments = make("attentive")(states, NUM_FRAMES) - make("mean_std")(states, NUM_FRAMES)
     assert moments[0].abs().min() > 1e-3
-    shared = make("attentive")
-    shared.attention.weight.data[:] = shared.attention.weight[0].clone()
-    assert not torch.allclose(shared(states, NUM_FRAMES), make("attentive")(states, NUM_FRAMES))
+    states[:, :, 1] = states[:, :, 0]  # two features that only shares of their own can tell apart
+    attentive = make("attentive")
+    shared = copy.deepcopy(attentive)
+    shared.attention.weight.data[:] = attentive.attention.weight[0]
+    several = NUM_FRAMES > 1
+    first, second = (shared(states, NUM_FRAMES)[:, feature::3] for feature in (0, 1))
+    torch.testing.assert_close(first, second)
+    first, second = (attentive(states, NUM_FRAMES)[:, feature::3] for feature in (0, 1))
+    assert (first - second)[several].abs().min() > 1e-4
+    torch.testing.assert_close(first, shared(states, NUM_FRAMES)[:, ::3])
 
 
 @pytest.mark.parametrize("name", POOLINGS)

@@ -128,3 +128,25 @@ def digest():
 def read_json():
     """Give a function that reads a JSON file of a run."""
     return lambda folder, name: json.loads((folder / name).read_text())
+
+
+@pytest.fixture
+def push_flags(corpus_dir, tiny_flags):
+    """Flags of a run of two epochs of three steps, of which every push is made."""
+    data = ["--data_dir", str(corpus_dir), "--task", "two", "--save_total_limit", "9", "--disable_tqdm", "true"]
+    return [*data, *tiny_flags, "--push_to_hub", "--hub_always_push", "--hub_model_id", "tester/owls"]
+
+
+@pytest.fixture
+def train_and_push(push_flags, tmp_path, monkeypatch):
+    """Give a function that does such a run, and returns its folder; what is cut off is tried again at once."""
+    from avb_hf.data import hub_commit
+
+    monkeypatch.setattr(hub_commit, "PAUSES", (0.0, 0.0))
+
+    def go(*more, folder="run", code=0):
+        output = tmp_path / folder
+        assert run("train", [*push_flags, "--output_dir", str(output), *map(str, more)]) == code
+        return output
+
+    return go

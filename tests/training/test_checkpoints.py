@@ -120,3 +120,11 @@ def test_what_is_not_whole_is_out_of_the_way_of_a_resumed_run(folder):
     assert [path.name for path in folder.glob("checkpoint-*")] == [first.name]
     (damaged,) = folder.glob(f"damaged-{third.name}-*")
     assert (damaged / "model.safetensors").is_file()
+
+
+def test_what_is_later_than_the_place_where_a_run_goes_on_is_set_aside(folder):
+    set_aside(folder, str(folder / "checkpoint-9"))
+    assert newest_whole(folder) == str(folder / "checkpoint-9")
+    set_aside(folder, str(folder / "checkpoint-6"))
+    assert newest_whole(folder) == str(folder / "checkpoint-6")
+    assert [find_damage(path) for path in folder.glob("superseded-checkpoint-9-*")] == [None]

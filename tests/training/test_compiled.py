@@ -13,6 +13,8 @@ from avb_hf.training.compiled import compile_blocks
 from avb_hf.training.exact import RandomState
 from avb_hf.training.training_arguments import COMPILE_MODES, VocalBurstTrainingArguments
 
+pytestmark = pytest.mark.slow
+
 NO_DROPOUT = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
 WHISPER = {
     "model_type": "whisper", "d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32,

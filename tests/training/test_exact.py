@@ -134,19 +134,23 @@ def test_dropout_is_the_same_in_both_passes(tiny_backbone):
     assert not torch.equal(seen[0], scores(model, batches[0]))
 
 
-# Fields of a model, and what of it makes a clip's scores depend on its batch.
+# Fields of a model, those of its backbone, and what of it makes a clip's scores depend on its batch.
+GROUP_NORM = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
 MIXES_CLIPS = {
-    "nothing": ({"pooling": "max"}, None),
-    "a frame that is picked": ({"pooling": "last", "pooling_mask": False}, None),
-    "padding": ({"pooling": "max", "pooling_mask": False}, "pooling reads padded frames"),
-    "batch norm": ({"output_norm": "batch"}, "output_norm is a batch norm"),
+    "nothing": ({"pooling": "max"}, {}, None),
+    "a frame that is picked": ({"pooling": "last", "pooling_mask": False}, {}, None),
+    "no group norm to mask": ({"masked_group_norm": False}, {}, None),
+    "a masked group norm": ({}, GROUP_NORM, None),
+    "padding": ({"pooling": "max", "pooling_mask": False}, {}, "pooling reads padded frames"),
+    "batch norm": ({"output_norm": "batch"}, {}, "output_norm is a batch norm"),
+    "group norm": ({"masked_group_norm": False}, GROUP_NORM, "group norm takes padding into its statistics"),
 }
 
 
 @pytest.mark.parametrize("case", MIXES_CLIPS)
 def test_batches_are_cut_only_where_clips_do_not_depend_on_them(tiny_backbone, case):
-    fields, cause = MIXES_CLIPS[case]
-    config = VocalBurstConfig(encoder_config=tiny_backbone, num_labels=2, rnn_hidden_size=4, **fields)
+    fields, of_backbone, cause = MIXES_CLIPS[case]
+    config = VocalBurstConfig(encoder_config=tiny_backbone | of_backbone, num_labels=2, rnn_hidden_size=4, **fields)
     for mode in (True, False):
         model = Wav2Vec2ForVocalBurst(config).train(mode)
         require_uncut_batches(model, accumulation=1, processes=1)
@@ -167,6 +171,22 @@ def test_a_batch_norm_that_is_frozen_mixes_no_clips(tiny_backbone):
         require_uncut_batches(model, 2, 1)
     model.freeze_base_model()
     require_uncut_batches(model, 2, 1)
+
+
+@pytest.mark.parametrize("freezer", ["freeze_feature_encoder", "freeze_base_model"])
+def test_what_is_frozen_but_keeps_its_dropout_takes_whole_batches(tiny_backbone, freezer):
+    config = VocalBurstConfig(encoder_config=tiny_backbone, num_labels=2, rnn_hidden_size=4)
+    for keep_dropout in (True, False):
+        model = Wav2Vec2ForVocalBurst(config)
+        require_uncut_batches(model, 2, 2)
+        getattr(model, freezer)(keep_dropout)
+        require_uncut_batches(model, 1, 1)
+        if not keep_dropout:
+            require_uncut_batches(model, 2, 2)
+            continue
+        for accumulation, processes in ((2, 1), (1, 2)):
+            with pytest.raises(ValueError, match=f"got {processes} and {accumulation} .*frozen_dropout"):
+                require_uncut_batches(model, accumulation, processes)
 
 
 def test_random_state_is_restored():

@@ -18,7 +18,7 @@ from avb_hf.training import frozen
 from avb_hf.training.state_cache import StateCache
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIPS, SPLITS, SMALL = 36, 3, 4
+CLIPS, SPLITS, SMALL = 27, 2, 4  # those that are trained on and validated
 DiskUsage = namedtuple("DiskUsage", "total used free")
 
 
@@ -88,6 +88,14 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     assert all(word in message for word in ("--cache_dtype", "AVB_HF_CACHE", "--cache off", str(tmp_path / "full")))
 
 
+def test_states_that_another_process_put_where_this_one_does_not_look_are_told(train, states_dir, monkeypatch, capsys):
+    monkeypatch.setattr(StateCache, "write", lambda self, states: None)
+    train(code=2)
+    message = capsys.readouterr().err
+    assert f"lacks the states of {CLIPS} clips" in message
+    assert "AVB_HF_CACHE" in message
+
+
 @pytest.mark.slow
 def test_the_size_is_told_before_it_is_written(train, states_dir, monkeypatch, caplog):
     write, told = StateCache.write, []
@@ -99,7 +107,7 @@ def test_the_size_is_told_before_it_is_written(train, states_dir, monkeypatch, c
     monkeypatch.setattr(StateCache, "write", noted)
     with caplog.at_level(logging.INFO):
         train("--max_steps", "1")
-    assert [len(messages) for messages in told] == [1, 2, 3]
+    assert [len(messages) for messages in told] == [1, 2]
     assert all(str(states_dir) in messages[-1] and "are free" in messages[-1] for messages in told)
 
 
@@ -153,7 +161,7 @@ def test_a_run_is_resumed_exactly_from_states_or_without(
 @pytest.mark.slow
 def test_two_processes_share_the_filling(run_flags, states_dir, cached, digest, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
-    flags = [*run_flags(), "--use_cpu", "--per_device_train_batch_size", "4"]
+    flags = [*run_flags(), "--per_device_train_batch_size", "4"]
     for name, cache in (("kept", "auto"), ("live", "off")):
         words = [*launch, str(tmp_path / name), *flags, "--cache", cache]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -12,7 +12,13 @@ import torch
 import torch.distributed as dist
 
 from avb_hf.training.finite import FiniteGradients, NonFiniteGradientError
-from avb_hf.training.processes import BadBatchError, raise_everywhere, require_same_everywhere, require_world_size
+from avb_hf.training.processes import (
+    BadBatchError,
+    on_first,
+    raise_everywhere,
+    require_same_everywhere,
+    require_world_size,
+)
 from avb_hf.training.signals import StopOnSignal, StoppedBySignalError
 from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
@@ -34,6 +40,12 @@ def test_one_process_alone():
     raise_everywhere(None, ALONE.device)
     with pytest.raises(BadBatchError, match="step 3"):
         raise_everywhere("step 3: File_ID 7", ALONE.device)
+
+
+def test_one_process_is_the_first():
+    assert on_first(lambda: 3) == 3
+    with pytest.raises(ConnectionError, match="gone"):
+        on_first(lambda: (_ for _ in ()).throw(ConnectionError("gone")))
 
 
 def test_a_machine_with_two_gpus_never_trains_by_dataparallel(monkeypatch, tmp_path, caplog):

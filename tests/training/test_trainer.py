@@ -244,7 +244,7 @@ def test_nothing_is_pickled_beside_the_model(build, tmp_path):
     trainer = build(max_steps=1)
     trainer.train()
     trainer.save_model()
-    assert {path.suffix for path in (tmp_path / "run").iterdir()} == {".json", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "run").iterdir()} == {".json", ".safetensors", ".py", ".md"}
     assert json.loads((tmp_path / "run" / "training_args.json").read_text())["max_steps"] == 1
 
 

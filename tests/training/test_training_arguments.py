@@ -47,7 +47,6 @@ def test_no_training_needs_no_evaluation_strategy(tmp_path):
     [
         ({"hub_token": "hf_secret"}, "HF_TOKEN"),
         ({"train_sampling_strategy": "group_by_length"}, "leave it out"),
-        ({"push_to_hub": True}, "not supported yet"),
         ({"remove_unused_columns": True}, "leave it out"),
         ({"dataloader_drop_last": True}, "leave it out"),
         ({"prediction_loss_only": True}, "leave it out"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
+from avb_hf.data.contents import file_stamp
 from avb_hf.data.locations import AUDIO_SUFFIXES
 from avb_hf.data.prepare.arguments import PrepareArguments
 from avb_hf.data.prepare.path_tables import Columns, Moves, find_path_column, followed, is_table, new_columns
@@ -140,19 +141,13 @@ def _check_other_tables(raw: Path, names: Sequence[str], moves: Moves) -> None:
 
 
 def _step(raw: Path, source: str, output: str, kind: Kind, columns: Columns | None = None) -> Step:
-    return Step(source, output, kind, *stamp(raw / source), columns or {})
+    return Step(source, output, kind, *file_stamp(raw / source), columns or {})
 
 
 def _copy(raw: Path, name: str, finder: PathFinder) -> Step:
     moved = finder.find((raw / name).read_bytes()) if is_text(name) else None
     warning = "" if moved is None else f"is copied as it is, and names {moved[0]}, which is {moved[1]} in OUT"
     return replace(_step(raw, name, name, "copy"), warning=warning)
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Return a file's size in bytes and the time of its last change in nanoseconds."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _check_clashes(steps: Sequence[Step]) -> None:

@@ -41,7 +41,7 @@ def begin(raw: Path, out: Path, steps: Sequence[Step], args: PrepareArguments) -
     Raises:
         ValueError: If OUT was made with other settings or of files that are gone, or holds files that are not ours.
     """
-    before = _load(out)
+    before = read_record(out)
     if before is None:
         _require_empty(out)
     files = {step.output: _entry(step) for step in steps}
@@ -79,7 +79,15 @@ def save(out: Path, record: Record, made: Sequence[str] = ()) -> None:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _load(out: Path) -> Record | None:
+def read_record(out: Path) -> Record | None:
+    """Return settings, versions and files of what was made in a folder; None if nothing was.
+
+    Args:
+        out: The folder for the prepared clips.
+
+    Raises:
+        ValueError: If the record is damaged, or none of ours.
+    """
     path = out / RECORD
     if not path.is_file():
         return None

@@ -22,9 +22,10 @@ from tqdm.auto import tqdm
 
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, AudioFileError, load_clip
+from avb_hf.data.contents import file_stamp
 from avb_hf.data.prepare.arguments import PrepareArguments
 from avb_hf.data.prepare.path_tables import followed, write_with
-from avb_hf.data.prepare.plan import RECORD, Step, make_plan, stamp
+from avb_hf.data.prepare.plan import RECORD, Step, make_plan
 from avb_hf.data.prepare.record import begin, save
 from avb_hf.data.prepare.report import PrepareReport, make_report
 from avb_hf.tasks import check_choice
@@ -149,7 +150,7 @@ def _make(step: Step, raw: Path, out: Path, args: PrepareArguments) -> dict[str,
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(target, durable=False) as draft:  # `save` waits for many of them at once
                 facts = MAKERS[step.kind](source, draft, step, args)
-                if stamp(source) != (step.bytes, step.mtime_ns):
+                if file_stamp(source) != (step.bytes, step.mtime_ns):
                     raise AudioFileError(step.source, source, "was changed while it was read")
                 return {"size": draft.stat().st_size} | facts
     except AudioFileError as error:

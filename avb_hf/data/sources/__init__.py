@@ -11,16 +11,20 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.data.corpus import make_splits
 from avb_hf.data.findings import Finding
 from avb_hf.data.listing import Listing
-from avb_hf.data.sources import avb, demo, emogator, manifest
+from avb_hf.data.sources import avb, demo, emogator, hub, manifest
+from avb_hf.data.sources.label_columns import TASK_FLAGS
 from avb_hf.data.splits import subsample
 from avb_hf.tasks import TaskSpec
 
-SOURCES: dict[str, ModuleType] = {"avb": avb, "emogator": emogator, "manifest": manifest, "demo": demo}
+SOURCES: dict[str, ModuleType] = {"avb": avb, "emogator": emogator, "manifest": manifest, "hub": hub, "demo": demo}
 
-# Flags that one source alone reads: given with another, they would be ignored.
-_FLAG_OWNERS = {"split_file": "emogator"} | dict.fromkeys(
-    ("manifest", "id_column", "split_column", "speaker_column", *manifest.TASK_FLAGS), "manifest"
-)
+# Sources, and the flags that they alone read: given with another, these would be ignored.
+_OWN_FLAGS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("emogator",): ("split_file",),
+    ("manifest",): ("manifest", "split_column"),
+    ("hub",): ("dataset_name", "dataset_revision"),
+    ("manifest", "hub"): ("id_column", "speaker_column", *TASK_FLAGS),
+}
 
 
 def infer_task(args: DataArguments) -> TaskSpec:
@@ -68,9 +72,20 @@ def load_corpus(task: TaskSpec, args: DataArguments, skipped: list[Finding] | No
     return subsample(splits, args.max_train_samples, args.max_eval_samples, args.split_seed)
 
 
+def resolve_commit(args: DataArguments) -> str | None:
+    """Return the commit at which a dataset of the Hub is read; None where the corpus is not there.
+
+    Raises:
+        ValueError: If a flag belongs to another source, or there is no such dataset.
+        OSError: If the Hub cannot be reached, and the dataset is not in the cache.
+    """
+    _check_flags(args)
+    return hub.resolve_commit(args) if args.source == "hub" else None
+
+
 def splits_were_drawn(args: DataArguments) -> bool:
-    """Whether the corpus has no split of its own, so that the run must write down the one that was drawn."""
-    draws = {"emogator": emogator.draws_split, "manifest": manifest.draws_split}
+    """Whether the corpus lacks a split of its own, so that the run must write down the one that was drawn."""
+    draws = {"emogator": emogator.draws_split, "manifest": manifest.draws_split, "hub": hub.draws_split}
     return args.source in draws and draws[args.source](args)
 
 
@@ -87,6 +102,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def _check_flags(args: DataArguments) -> None:
-    for flag, owner in _FLAG_OWNERS.items():
-        if getattr(args, flag) is not None and args.source != owner:
-            raise ValueError(f"--{flag} belongs to --source {owner}, got --source {args.source}")
+    for owners, flags in _OWN_FLAGS.items():
+        for flag in flags:
+            if getattr(args, flag) is not None and args.source not in owners:
+                raise ValueError(f"--{flag} belongs to --source {' or '.join(owners)}, got --source {args.source}")

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from avb_hf.cli import run
+
 
 @pytest.fixture
 def raw(tmp_path):
@@ -28,3 +30,20 @@ def digests():
         return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
     return digest_all
+
+
+@pytest.fixture
+def labelled(make_corpus, tmp_path):
+    """A corpus in the official layout, to be published."""
+    return make_corpus(tmp_path / "raw", clips=16)
+
+
+@pytest.fixture
+def publish(labelled, tmp_path, capsys):
+    """Give a function that prepares and publishes it, and returns exit code and what was said."""
+
+    def call(*flags):
+        code = run("prepare", [str(labelled), str(tmp_path / "out"), "--num_workers", "1", *flags])
+        return code, "".join(capsys.readouterr())
+
+    return call

@@ -1,0 +1,65 @@
+"""What the pipeline returns, as a JSON schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .configuration_vocal_burst import VocalBurstConfig
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def output_schema(
+    config: VocalBurstConfig, as_list: bool = False, segment: bool = False, trajectory: bool = False
+) -> dict[str, Any]:
+    """Describe what the pipeline returns for one recording.
+
+    Args:
+        config: Configuration of the checkpoint, which knows labels and their range.
+        as_list: As in the pipeline's call.
+        segment: As in the pipeline's call.
+        trajectory: As in the pipeline's call.
+
+    Returns:
+        A JSON schema, draft 2020-12.
+    """
+    scores = _score_list(config) if as_list else _per_label(config, _score(config))
+    result = _span(config, scores, trajectory) if segment or trajectory else scores
+    if segment:
+        result = {"type": "array", "items": result, "description": "the bursts in order; none may be found"}
+    return {"$schema": DIALECT, **result}
+
+
+def _score(config: VocalBurstConfig) -> dict[str, Any]:
+    if config.problem_type == "single_label_classification":
+        return {"type": "number", "minimum": 0, "maximum": 1, "description": "probability of the class"}
+    bounds = {}
+    if getattr(config, "output_activation", None) == "sigmoid" and config.label_range is not None:
+        bounds = dict(zip(("minimum", "maximum"), config.label_range, strict=True))
+    return {"type": "number", **bounds, "description": "intensity, in the unit of the labels"}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    """Describe an object that has these properties and no others."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _per_label(config: VocalBurstConfig, value: dict[str, Any]) -> dict[str, Any]:
+    return _object({label: value for label in config.label_names})
+
+
+def _score_list(config: VocalBurstConfig) -> dict[str, Any]:
+    item = _object({"label": {"enum": config.label_names}, "score": _score(config)})
+    length = config.num_labels
+    return {"type": "array", "items": item, "minItems": length, "maxItems": length, "description": "highest first"}
+
+
+def _span(config: VocalBurstConfig, scores: dict[str, Any], trajectory: bool) -> dict[str, Any]:
+    second = {"type": "number", "minimum": 0, "description": "in seconds of the recording"}
+    span = {"start": second, "end": second, "scores": scores}
+    if trajectory:
+        numbers = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+        outputs = _per_label(config, {**numbers, "description": "one of each frame"})
+        times = {**numbers, "description": "middle of each frame, in seconds of the recording"}
+        span["trajectory"] = _object({"times": times, "outputs": outputs})
+    return _object(span)
