@@ -4,7 +4,8 @@
 #   sbatch --array=1-$(wc -l < commands.txt)%8 slurm_array.sh commands.txt
 # and, when all have ended, for the tables:
 #   avb reproduce --tables I II III IV V --data_dir /data/A-VB --output_dir paper --collect
-# Printed again, the commands are those of the runs that are still missing.
+# Printed again, the commands are those of the runs that are still missing, and of those still going on: of these a second
+# command is refused, since another process is at the run, and fails. Print them once more when all have ended.
 #SBATCH --job-name=avb
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=4

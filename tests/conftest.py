@@ -37,6 +37,16 @@ TINY_BACKBONE = {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """Make all cases of a `wide` test slow but the first and the last."""
+    cases = {}
+    for item in items:
+        if item.get_closest_marker("wide"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for item in (item for of_one in cases.values() for item in of_one[1:-1]):
+        item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Fail loudly where anything but loopback is contacted."""

@@ -140,6 +140,17 @@ def test_a_page_is_made_anew_from_the_results(quick, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_section_that_cannot_be_run_keeps_what_was_recorded(load, monkeypatch, tmp_path):
+    run = load("run")
+    options = run.parse(["--output", str(tmp_path), "--only", "frozen"])
+    results = {"frozen": {"arms": "recorded"}}
+    monkeypatch.setattr(run.report, "page", lambda results: "")
+    run.run_sections(options, tmp_path / "benchmarks.json", results)
+    assert results["frozen"] == {"arms": "recorded"}
+    assert json.loads((tmp_path / "benchmarks.json").read_text()) == results
+
+
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_emogator_has_all_arms_of_the_frozen_recipe_and_of_the_scores(emogator_dir, whisper_dir, tmp_path):
     data = ["--emogator", emogator_dir, "--whisper", whisper_dir]
@@ -226,6 +237,7 @@ def test_recall_by_contributor_is_that_of_sklearn(load):
         assert found[f"{12 * index:06d}"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
     held = bytearray(b"x" * 200 * 2**20)
     code = "import clock; print(clock.peak_memory())"

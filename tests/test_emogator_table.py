@@ -92,6 +92,7 @@ def test_of_several_runs_the_best_on_validation_counts(table, tmp_path):
     assert row["choice"] in lines[2]
 
 
+@pytest.mark.slow
 def test_every_contributor_is_tested_by_one_fold_that_has_not_heard_it(table, tmp_path, monkeypatch):
     for name in CONTRIBUTORS:
         (tmp_path / f"{name}-01-1.mp3").touch()
@@ -146,6 +147,7 @@ def understood(table, monkeypatch):
     return parsed
 
 
+@pytest.mark.slow
 def test_every_command_line_is_one_that_avb_takes(table, understood, tmp_path):
     for name in CONTRIBUTORS:
         (tmp_path / f"{name}-01-1.mp3").touch()
@@ -182,6 +184,7 @@ def test_folds_need_the_frozen_heads_first(table, tmp_path):
         table.main(["--data_dir", str(tmp_path), "--output_dir", str(tmp_path), "--only", "cross_validation"])
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_systems_without_a_network_run_on_real_clips(table, emogator_dir, tmp_path):
     flags = ["--data_dir", str(emogator_dir), "--output_dir", str(tmp_path), "--only", "chance", "duration"]
@@ -196,6 +199,7 @@ def test_systems_without_a_network_run_on_real_clips(table, emogator_dir, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_state_statistics_are_those_that_hooks_see(table, emogator_dir, whisper_dir):
     logistic = importlib.import_module("logistic")

@@ -70,6 +70,7 @@ def test_a_run_needs_neither_network_nor_torchcodec(torchcodec, corpus_dir, tiny
     assert (tmp_path / "again" / "eval_results.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_broken_torchcodec_is_noticed(tmp_path):
     break_torchcodec(tmp_path / "site", tmp_path / "touched")
     code = "import datasets.config as c; assert c.TORCHCODEC_AVAILABLE; import torchcodec"

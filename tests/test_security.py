@@ -108,6 +108,7 @@ def test_the_traps_spring_where_pickles_are_trusted(form, tmp_path):
     assert (tmp_path / "sprung").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATE_FILES)
 @pytest.mark.parametrize("form", PLANTS)
 def test_a_trap_in_a_sealed_checkpoint_is_refused_by_name(flags, folders, marker, capsys, name, form):
@@ -198,6 +199,7 @@ def asked(monkeypatch):
     return questions
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("disguise", ["none", "extractor", "model"])
 @pytest.mark.parametrize("source", ["checkpoint", "backbone"])
 def test_code_beside_a_model_is_not_run(flags, folders, marker, asked, tmp_path, capsys, source, disguise):

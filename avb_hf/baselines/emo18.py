@@ -26,6 +26,7 @@ from avb_hf.model.loading_vocal_burst import load_checkpoint
 from avb_hf.model.losses_vocal_burst import ConfiguredLoss
 from avb_hf.model.masks_vocal_burst import count_samples, frame_mask
 from avb_hf.model.pooling_vocal_burst import LastPooling
+from avb_hf.model.pushing_vocal_burst import push_saved
 from avb_hf.tasks import check_choice
 
 FRAME_SAMPLES = 1_600
@@ -133,6 +134,10 @@ class Emo18ForVocalBurst(ConfiguredLoss, PreTrainedModel):
         """
         kwargs.setdefault("dtype", torch.float32)
         return load_checkpoint(cls, super().from_pretrained, pretrained_model_name_or_path, {}, kwargs)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = True, **kwargs: Any) -> str:
+        """Upload what `save_pretrained` leaves, as `Wav2Vec2ForVocalBurst.push_to_hub` does."""
+        return push_saved(self.save_pretrained, type(self).__name__, repo_id, private, **kwargs)
 
     def forward(
         self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None

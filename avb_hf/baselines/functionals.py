@@ -19,7 +19,7 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.data.audio import SAMPLING_RATE, AudioFileError, load_clip
 from avb_hf.data.clips import require_samples
 from avb_hf.training.frozen import READING, SHARD_CLIPS
-from avb_hf.training.state_cache import StateCache
+from avb_hf.training.state_cache import ClipStamp, StateCache
 
 logger = logging.getLogger(__name__)
 
@@ -146,13 +146,14 @@ def _fill(
     """Make the functionals of clips, of which path and File_ID are given; decoder and openSMILE release the GIL."""
     functionals = Functionals(feature_set)
 
-    def make(clip: tuple[str, str]) -> tuple[str, Tensor]:
+    def make(clip: tuple[str, str]) -> tuple[ClipStamp, Tensor]:
         path, file_id = clip
+        stamp = ClipStamp.of(path).with_digest()
         features = functionals(load_clip(path, file_id, data, min_samples=feature_set.min_samples))
         if not np.isfinite(features).all():
             reason = f"openSMILE makes NaN or infinity of it in {np.count_nonzero(~np.isfinite(features))} functionals"
             raise AudioFileError(file_id, path, reason)
-        return path, torch.from_numpy(features)[None]  # (1, num_features)
+        return stamp, torch.from_numpy(features)[None]  # (1, num_features)
 
     bar = tqdm(total=len(clips), desc=f"making {feature_set.name} functionals", unit="clip", disable=None)
     with bar, ThreadPoolExecutor(num_workers) as pool:

@@ -69,6 +69,11 @@ def run(command: str, argv: list[str]) -> int:
             raise
         sys.stderr.write(f"avb {command}: {error}\n")
         return 2
+    except RuntimeError as error:  # as which a loader's worker may hand on an error of ours, behind its own traceback
+        if os.environ.get("AVB_HF_DEBUG") or "in DataLoader worker process" not in str(error):
+            raise
+        sys.stderr.write(f"avb {command}: {str(error).strip().splitlines()[-1]}\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"avb {command}: interrupted\n")
         return 130

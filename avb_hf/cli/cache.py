@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers.hf_argparser import HfArg
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from avb_hf.training.state_cache import CacheSummary
 
 USAGE = "avb cache [--clear KEY ...] [--clear_all]"
+# How the names of folders begin that are written on first use, and what they hold.
+WRITTEN = {"demo-corpus-": "the demo corpus", "tiny-backbones-": "tiny backbones for a rehearsal of the grid"}
 
 
 @dataclass
@@ -46,7 +50,7 @@ class Kept:
 
 
 def main(argv: list[str]) -> int:
-    """List the frozen states and the indexes of headers that are cached, or delete some.
+    """List what the user's cache holds, or delete some of it.
 
     Args:
         argv: Flags.
@@ -60,7 +64,7 @@ def main(argv: list[str]) -> int:
     (args,) = FlagParser([CacheArguments], usage=USAGE).parse(argv)
     from avb_hf.data.user_cache import cache_folder
 
-    kept = _list_kept()
+    kept = _list_kept(cache_folder())
     if args.clear is None and not args.clear_all:
         sys.stdout.write(f"{cache_folder()}\n")
         sys.stdout.writelines(f"  {key} {one.size / 1e6:>9.1f} MB  {one.content}\n" for key, one in kept.items())
@@ -75,7 +79,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _list_kept() -> dict[str, Kept]:
+def _list_kept(folder: Path) -> dict[str, Kept]:
     from avb_hf.data.header_index import list_indexes
     from avb_hf.training.state_cache import clear_cache, list_caches
 
@@ -86,14 +90,26 @@ def _list_kept() -> dict[str, Kept]:
     headers = {
         index.file.name: Kept(index.size, _describe_headers(index), index.file.unlink) for index in list_indexes()
     }
-    return states | headers
+    written = {
+        path.name: Kept(_size(path), content, partial(shutil.rmtree, path))
+        for start, content in WRITTEN.items()
+        for path in sorted(folder.glob(f"{start}*"))
+    }
+    return states | headers | written
 
 
 def _describe_states(cache: CacheSummary) -> str:
-    facts = cache.facts
-    depth = "front end" if facts["block"] == 0 else f"block {facts['block']}"
-    made = f"{facts['encoder']['model_type']}, {depth}, {facts['precision']} stored as {facts['dtype']}"
+    facts = cache.facts or {}
+    try:
+        depth = "front end" if facts["block"] == 0 else f"block {facts['block']}"
+        made = f"{facts['encoder']['model_type']}, {depth}, {facts['precision']} stored as {facts['dtype']}"
+    except (KeyError, TypeError):
+        made = "damaged, or of another version"
     return f"frozen states of {cache.num_clips} clips: {made}"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _describe_headers(index: IndexSummary) -> str:

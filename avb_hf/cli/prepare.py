@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     from avb_hf.data.prepare.publish import check_published, write_published
     from avb_hf.data.prepare.push import describe_dataset, find_repo, push_dataset
 
-    check_published(folders.raw, folders.out, publish)
+    check_published(folders.raw, folders.out, args, publish)
     repo = find_repo(publish)
     code = _prepare(folders.raw, folders.out, args)
     folder = write_published(folders.raw, folders.out, args, publish, repo)

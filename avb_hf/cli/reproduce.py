@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 USAGE = "avb reproduce --tables I II III IV V [--data_dir DIR] [--flag value ...]"
 EXPLANATION = """
 The A-VB corpus is read from --data_dir; --source demo needs no data. Each run has a folder in OUTPUT_DIR/runs and a log
-beside it. A finished run is verified and skipped, and its checkpoints are deleted; one that was cut off goes on; one
-that failed is tried again; one that another process is at is waited for. OUTPUT_DIR takes tables.csv, tables.md, a
-picture a table, and, with Table V, submissions/ with the contest files of the final models (file n is of the n-th seed)
-and of the organisers' baseline. On --source emogator the tables are those of its 30 categories, as classes and as
-numbers, with the backbone --model_name_or_path. --study padding compares poolings with and without padding and RNN on
-that backbone's frozen states. Checkpoints of runs that --print_commands handed elsewhere are deleted by the next call
-that runs or collects. The exit code is 1 if a run failed or is missing.
+beside it. A finished run is verified and skipped, wherever the data lie by now, and its checkpoints are deleted; one
+that was cut off goes on; one that failed is tried again; one that another `avb reproduce` is at is waited for. Where a
+command of --print_commands is still at a run, the run is refused to any other process, told as failed, and picked up by
+the next call. OUTPUT_DIR takes tables.csv, tables.md, a picture a table, and, with Table V, submissions/ with the
+contest files of the final models (file n is of the n-th seed) and of the organisers' baseline; another --team_name
+renames them. On --source emogator the tables are those of its 30 categories, as classes and as numbers, with the
+backbone --model_name_or_path. --study padding compares poolings with and without padding and RNN on that backbone's
+frozen states. Checkpoints of runs that --print_commands handed elsewhere are deleted by the next call that runs or
+collects. Other audio under the same names needs another OUTPUT_DIR. The exit code is 1 if a run failed or is missing.
 """
 
 
@@ -46,6 +48,7 @@ def main(argv: list[str]) -> int:
         print_help([ReproduceArguments, DataArguments], USAGE)
         sys.stdout.write(EXPLANATION)
         return 0
+    argv = _join_train_flags(argv)
     args, data = FlagParser([ReproduceArguments, DataArguments], usage=USAGE).parse(argv)
     from avb_hf.evaluation.contest import contest_file_name
     from avb_hf.experiments.jobs import make_jobs
@@ -56,12 +59,13 @@ def main(argv: list[str]) -> int:
     seeds = args.seeds or (TINY_SEEDS if args.tiny else SEEDS)
     contest_task = next(task for task in TASKS.values() if task.submission_name is not None)
     contest_file_name(args.team_name, len(seeds), contest_task)  # refuses what no file can be named
-    experiment = make_experiment(args, data, root)
-    jobs = make_jobs(experiment.runs, seeds, root, args.team_name)
+    typed = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
+    experiment = make_experiment(args, data, root, typed)
+    jobs = make_jobs(experiment.runs, seeds, root)
     try:
         if args.print_commands or args.estimate or args.dry_run:
             return tell(args, jobs)
-        return carry_out(args, experiment, jobs, make_jobs(experiment.other_runs, seeds, root, args.team_name))
+        return carry_out(args, experiment, jobs, make_jobs(experiment.other_runs, seeds, root))
     except StoppedError as stop:
         sys.stdout.write(f"{stop}\n")
         return stop.exit_code
@@ -101,3 +105,11 @@ def carry_out(args: ReproduceArguments, experiment: Experiment, jobs: list[Job],
 
 def _call(argv: list[str]) -> int:
     return importlib.import_module(f"avb_hf.cli.{argv[0]}").main(argv[1:]) or 0
+
+
+def _join_train_flags(argv: list[str]) -> list[str]:
+    """Join `--train_flags` and its value, which argparse takes for a flag if it is a single one: '--bf16'."""
+    for place, word in enumerate(argv[:-1]):
+        if word in ("--train_flags", "--train-flags"):
+            return [*argv[:place], f"{word}={argv[place + 1]}", *argv[place + 2 :]]
+    return argv

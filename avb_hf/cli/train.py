@@ -69,7 +69,21 @@ def run(
     args: VocalBurstTrainingArguments,
     system: System = PROPOSED,
 ) -> None:
-    """Check flags and data, build the model, and carry out the run."""
+    """Check flags and data, build the model, and carry out the run, while no other run works in its folder.
+
+    Raises:
+        ValueError: If flags, data or folder cannot be used.
+    """
+    from avb_hf.training import processes, run_folder
+
+    processes.require_world_size(args, run_args.expect_world_size)
+    with run_folder.claimed(str(args.output_dir), run_args):
+        _run(data, model_args, run_args, args, system)
+
+
+def _run(
+    data: DataArguments, model_args: Any, run_args: RunArguments, args: VocalBurstTrainingArguments, system: System
+) -> None:
     from transformers import set_seed
     from transformers.utils.logging import disable_progress_bar
 
@@ -82,7 +96,6 @@ def run(
     from avb_hf.training.trainer import make_trainer
 
     disable_progress_bar()  # of single files that are read and written; training and data have bars of their own
-    processes.require_world_size(args, run_args.expect_world_size)
     folder = Path(str(args.output_dir))
     repo = hub.check_push(args, run_args)
     hub_resume.resume_from_hub(run_args, folder, repo)
@@ -148,10 +161,11 @@ def carry_out(
         trainer.say(f"the run in {folder} is finished: nothing to do")
         trainer.push_to_hub()
         return
+    if trainer.args.do_train and done == "new" and run_args.cache == "auto":
+        # Before the folder is begun: where they cannot be kept, it stays as it was.
+        splits = frozen.use_frozen_states(trainer, splits, data, run_args.cache_dtype)
     if trainer.is_world_process_zero() and done == "new":
         run_folder.begin(folder, record, drawn, run_args.overwrite, checkpoint)
-    if trainer.args.do_train and done == "new" and run_args.cache == "auto":
-        splits = frozen.use_frozen_states(trainer, splits, data, run_args.cache_dtype)
     outcome.train(trainer, folder, checkpoint, is_trained=done == "trained")
     predictions = outcome.score_and_predict(trainer, splits, trainer.task)
     if trainer.is_world_process_zero():

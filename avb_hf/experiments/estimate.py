@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from typing import NamedTuple
 from tqdm.auto import tqdm
 
 from avb_hf.data.user_cache import cache_folder
-from avb_hf.experiments.jobs import Job
+from avb_hf.experiments.jobs import Job, Run
 from avb_hf.training.estimate import as_clock, read_estimate
 
 BYTES_A_WEIGHT = 4
 # A checkpoint holds Adam's two moments of each trained weight beside the weights; two are kept while a run lasts.
 MOMENTS, CHECKPOINTS = 2, 2
+# The flags that say how long a run lasts, read from its words as `avb train` reads them: the last one wins.
+_LENGTH = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+_LENGTH.add_argument("--num_train_epochs", "--num-train-epochs", type=float, default=1)
+_LENGTH.add_argument("--max_steps", "--max-steps", type=int, default=-1)
 
 
 class Cost(NamedTuple):
@@ -115,7 +120,13 @@ def _describe_sum(kinds: dict[str, list[Job]], costs: dict[str, Cost], root: Pat
 
 
 def _hours_of(job: Job, members: list[Job], cost: Cost) -> float:
-    return cost.hours * job.run.epochs / members[0].run.epochs
+    return cost.hours * _length_of(job.run) / _length_of(members[0].run)
+
+
+def _length_of(run: Run) -> float:
+    """Return the number of epochs; 1 where steps are counted instead, as many in each run."""
+    length, _ = _LENGTH.parse_known_args(run.words)
+    return 1.0 if length.max_steps > 0 else length.num_train_epochs
 
 
 def _free(folder: Path) -> str:

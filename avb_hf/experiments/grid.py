@@ -40,8 +40,8 @@ class Scale:
     baseline_flags: tuple[str, ...] = ()
 
 
-# The paper tells no patience. The organisers trained their baseline for 30 epochs.
-FULL = Scale({"20": "20", "50": "50", "": "30"}, patience="5")
+# The paper tells no patience. The organisers trained their baseline for 30 epochs; the precision is that of `paper`.
+FULL = Scale({"20": "20", "50": "50", "": "30"}, patience="5", baseline_flags=("--precision", "fp32"))
 TINY = Scale(
     {"20": "4", "50": "6", "": "2"},
     patience="2",
@@ -70,6 +70,7 @@ class Settings:
         extractors: Hub id or folder by the paper's word.
         scale: How large the runs are.
         train_flags: Further flags of the proposed model, which win.
+        pinned: Names of flags of the data that were given, and that the recipe has otherwise.
     """
 
     tasks: Mapping[str, TaskSpec]
@@ -78,6 +79,7 @@ class Settings:
     extractors: Mapping[str, str]
     scale: Scale = FULL
     train_flags: tuple[str, ...] = ()
+    pinned: frozenset[str] = frozenset()
 
 
 def run_of(score: PublishedScore, settings: Settings) -> Run:
@@ -90,7 +92,6 @@ def run_of(score: PublishedScore, settings: Settings) -> Run:
         task=settings.tasks[score.task],
         shape=", ".join(filter(None, (score.backbone, score.rnn and f"rnn {score.rnn}"))),
         states=score.backbone,
-        epochs=float(settings.scale.epochs[score.epochs]),
     )
 
 
@@ -101,7 +102,7 @@ def runs_of(scores: Sequence[PublishedScore], settings: Settings) -> list[Run]:
 
 def _proposed_words(score: PublishedScore, settings: Settings) -> list[str]:
     scale = settings.scale
-    words = ["train", settings.recipe, *data_words(settings.data[score.task])]
+    words = ["train", settings.recipe, *data_words(settings.data[score.task], settings.pinned)]
     words += ["--model_name_or_path", settings.extractors[score.backbone], "--rnn", score.rnn]
     words += ["--pooling", score.pooling, "--loss", LOSSES[score.loss]]
     words += ["--num_train_epochs", scale.epochs[score.epochs]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,10 @@ from avb_hf.training.outcome import PREFIXES, TEST, VALIDATION
 from avb_hf.training.run_folder import MODEL_FILES, PREDICTIONS
 
 RUNS = "runs"
+# Team in the name of the contest file that a run leaves; the user's is in the name of what is handed in.
+TEAM = "team"
+# Flags that say where the data lie, and those whose value may be a path that says what they are by its name alone.
+LOCATIONS, MAY_BE_PATHS = ("--data_dir", "--manifest", "--split_file"), ("--task", "--dataset_name")
 VALIDATION_RESULTS, TEST_RESULTS = (f"{PREFIXES[split]}_results.json" for split in (VALIDATION, TEST))
 
 
@@ -31,7 +35,6 @@ class Run:
         task: What it predicts.
         shape: What its costs depend on besides the epochs, such as extractor and RNN.
         states: Whose frozen states it reads, where it reads any.
-        epochs: How many there are at most.
     """
 
     label: str
@@ -39,12 +42,15 @@ class Run:
     task: TaskSpec = field(compare=False)
     shape: str = field(default="", compare=False)
     states: str = field(default="", compare=False)
-    epochs: float = field(default=1, compare=False)
 
     @property
     def key(self) -> str:
-        """The label and a digest of all flags, so that a run with other flags has another folder."""
-        return f"{self.label}-{hashlib.sha256(shlex.join(self.words).encode()).hexdigest()[:8]}"
+        """The label and a digest of the flags, so that a run with other flags has another folder.
+
+        Where the data lie makes no difference: they may be moved.
+        """
+        words = shlex.join(_without_places(self.words))
+        return f"{self.label}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,11 @@ class Job:
         run: What is trained.
         seed: Seed of weights, order and dropout.
         root: Folder below which all runs are.
-        team: Team in the name of a contest file.
     """
 
     run: Run
     seed: int
     root: Path
-    team: str
 
     @property
     def name(self) -> str:
@@ -81,7 +85,7 @@ class Job:
     @property
     def argv(self) -> list[str]:
         """What `avb` is called with, for a log; the same call goes on where an earlier one was cut off."""
-        ending = ["--seed", str(self.seed), "--output_dir", str(self.folder), "--team_name", self.team]
+        ending = ["--seed", str(self.seed), "--output_dir", str(self.folder), "--team_name", TEAM]
         return [*self.run.words, *ending, "--disable_tqdm", "true", "--resume", "auto"]
 
     @property
@@ -89,7 +93,7 @@ class Job:
         """The contest file that it leaves where the corpus has a test split; None if its task is no contest's."""
         if self.run.task.submission_name is None:
             return None
-        return self.folder / contest_file_name(self.team, 1, self.run.task)
+        return self.folder / contest_file_name(TEAM, 1, self.run.task)
 
     def is_finished(self) -> bool:
         """Whether all that it should leave is there and as it was sealed; of the model, only its size is looked at."""
@@ -101,18 +105,31 @@ class Job:
         return wanted <= whole
 
 
-def make_jobs(runs: Sequence[Run], seeds: Sequence[int], root: Path, team: str) -> list[Job]:
+def make_jobs(runs: Sequence[Run], seeds: Sequence[int], root: Path) -> list[Job]:
     """Return all runs with the first seed, then all with the next, so that every cell is filled early."""
-    return [Job(run, seed, root, team) for seed in seeds for run in runs]
+    return [Job(run, seed, root) for seed in seeds for run in runs]
 
 
-def data_words(data: DataArguments) -> list[str]:
-    """Return the flags that make such arguments, those at their default left out but for the source."""
+def data_words(data: DataArguments, pinned: Collection[str] = ()) -> list[str]:
+    """Return the flags that make such arguments, those at their default left out but for the source.
+
+    Args:
+        data: The arguments.
+        pinned: Names of flags that are not left out, since a recipe has them otherwise.
+    """
     words = ["--source", data.source]
     for flag in dataclasses.fields(data):
         value = getattr(data, flag.name)
-        if flag.name != "source" and value != flag.default:
+        if flag.name != "source" and (value != flag.default or flag.name in pinned):
             values = value if isinstance(value, list) else [value]
             texts = [str(item).lower() if isinstance(item, bool) else str(item) for item in values]
             words += [f"--{flag.name}", *texts]
     return words
+
+
+def _without_places(words: Sequence[str]) -> Iterator[str]:
+    for before, word in zip(("", *words), words, strict=False):
+        if before in MAY_BE_PATHS and Path(word).is_absolute():
+            yield Path(word).name
+        elif before not in LOCATIONS and word not in LOCATIONS:
+            yield word

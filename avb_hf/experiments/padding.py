@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from datasets import Dataset, DatasetDict
 
 from avb_hf.data.arguments import DataArguments
+from avb_hf.data.listing import Clip
 from avb_hf.data.sources import list_clips
+from avb_hf.data.splits import subsample
 from avb_hf.evaluation.statistics import Interval, group_scores, paired_t_interval, t_interval
 from avb_hf.experiments.experiment import Report
 from avb_hf.experiments.jobs import Job, Run, data_words
 from avb_hf.experiments.runner import DONE
-from avb_hf.experiments.scores import Scorer
+from avb_hf.experiments.scores import SPLITS, Scorer
 from avb_hf.tasks import TaskSpec
 from avb_hf.whole_files import whole_file
 
@@ -37,9 +41,9 @@ clip alone (masked) and once over the padding of its batch too (unmasked), in tr
 cached states are zeros in front of the recurrent layer, where the published code pooled what its encoder made of
 padding. Each number is
 the mean over {speakers} speakers of the {metric} of a speaker's clips, itself the mean over {seeds} seeds, in percent,
-with Student's 95 % interval over the speakers; differences are paired by speaker. Undecided: the interval holds zero.
-Of twenty such intervals one misses the truth on average, and none here is corrected for being one of many.
-The epoch was chosen on the validation split, so only the test split is clean.
+with Student's 95 % interval over the speakers; differences are paired by speaker, over the seeds that both systems
+have. Undecided: the interval holds zero. Of twenty such intervals one misses the truth on average, and none here is
+corrected for being one of many. The epoch was chosen on the validation split, so only the test split is clean.
 """
 
 
@@ -78,19 +82,18 @@ class PaddingStudy:
     """Poolings, mask and RNN on the same cached states.
 
     Args:
-        data: Which clips and labels are read; speakers must be known.
+        data: Which clips and labels are read; speakers must be known, and two or more in validation and test.
         task: What they are.
         backbone: Hub id or folder of the backbone that is frozen.
         train_flags: Further flags, which win.
 
     Raises:
-        ValueError: If the corpus cannot be read, or a speaker is unknown.
+        ValueError: If the corpus cannot be read, a speaker is unknown, or validation or test has too few to compare.
     """
 
     def __init__(self, data: DataArguments, task: TaskSpec, backbone: str, train_flags: Sequence[str]) -> None:
         self.task, self.data = task, data
-        if any(clip.speaker is None for clip in list_clips(task, data, []).clips):
-            raise ValueError(f"the study compares speakers, and --source {data.source} knows none of some clips")
+        self.splits = _comparable_splits(list_clips(task, data, []).clips, task, data)
         self.run_by_system: dict[tuple[str, str], Run] = {}
         for rnn, pooling in product(RNNS, MASKED):
             for masked in MASKED[pooling]:
@@ -110,7 +113,7 @@ class PaddingStudy:
         """Write `padding.csv` and `padding.md`.
 
         Raises:
-            ValueError: If speakers are unknown or alone, or no run is finished.
+            ValueError: If no run is finished.
         """
         lines = list(self._compare(outcomes, Scorer({self.task.name: self.data})))
         if not lines:
@@ -124,31 +127,55 @@ class PaddingStudy:
 
     def _compare(self, outcomes: Mapping[Job, str], scorer: Scorer) -> Iterator[Line]:
         done = [job for job, outcome in outcomes.items() if outcome == DONE]
-        for split, rnn in product(("val", "test"), RNNS):
-            scores, seeds = {}, {}
+        for split, rnn in product(self.splits, RNNS):
+            scores = {}
             for (of_rnn, name), run in self.run_by_system.items():
-                jobs = [job for job in done if job.run == run]
-                values = _by_speaker(jobs, split, scorer) if of_rnn == rnn and jobs else None
-                if values is not None:
-                    scores[name], seeds[name] = values, len(jobs)
-            for name, values in scores.items():
+                jobs = [job for job in done if job.run == run and of_rnn == rnn]
+                by_seed = _by_speaker(jobs, split, scorer)
+                if by_seed:
+                    scores[name] = by_seed
+            for name, by_seed in scores.items():
+                values = np.mean(list(by_seed.values()), axis=0)
                 line = (split, rnn, name, "", 100 * float(np.nanmean(values)))
-                yield Line(*line, _percent(t_interval(values)), len(values), seeds[name])
+                yield Line(*line, _percent(t_interval(values)), len(values), len(by_seed))
             for name, other in _pairs(scores):
-                difference = 100 * float(np.nanmean(scores[name] - scores[other]))
-                interval = _percent(paired_t_interval(scores[name], scores[other]))
-                num_seeds = min(seeds[name], seeds[other])
-                yield Line(split, rnn, name, other, difference, interval, len(scores[name]), num_seeds)
+                seeds = sorted(scores[name].keys() & scores[other].keys())
+                if seeds:
+                    ours, theirs = (np.mean([scores[each][seed] for seed in seeds], axis=0) for each in (name, other))
+                    interval = _percent(paired_t_interval(ours, theirs))
+                    difference = 100 * float(np.nanmean(ours - theirs))
+                    yield Line(split, rnn, name, other, difference, interval, len(ours), len(seeds))
 
     def _as_markdown(self, lines: Sequence[Line]) -> str:
         facts = {"metric": self.task.metric.upper(), "seeds": _either(line.num_seeds for line in lines)}
         parts = [EXPLANATION.format(speakers=_either(line.num_speakers for line in lines), **facts)]
         for split, title in (("test", "Test"), ("val", "Validation")):
             of_split = [line for line in lines if line.split == split]
+            if not of_split:
+                continue
             parts.append(f"## {title}\n")
             parts.append("| RNN | pooling | score (95 % interval) |\n| --- | --- | --- |\n" + _rows(of_split, False))
             parts.append("| RNN | difference | points | verdict |\n| --- | --- | --- | --- |\n" + _rows(of_split, True))
         return "\n".join(parts)
+
+
+def _comparable_splits(clips: Sequence[Clip], task: TaskSpec, data: DataArguments) -> list[str]:
+    """Return which of `val` and `test` there are; refuse a split whose speakers are too few to be compared."""
+    if any(clip.speaker is None for clip in clips):
+        raise ValueError(f"the study compares speakers, and --source {data.source} knows none of some clips")
+    speakers = {word: [str(clip.speaker) for clip in clips if clip.split == split] for word, split in SPLITS.items()}
+    there = DatasetDict({word: Dataset.from_dict({"speaker": names}) for word, names in speakers.items() if names})
+    if not there:
+        raise ValueError("the study compares validation and test speakers, and the corpus has neither split")
+    fewest = 1 if task.is_classification else 2  # of one clip there is no CCC
+    for word, split in subsample(there, None, data.max_eval_samples, data.split_seed).items():
+        counts = Counter(split["speaker"])
+        if sum(count >= fewest for count in counts.values()) < 2:
+            raise ValueError(
+                f"the study compares speakers: the {SPLITS[word]} split needs two or more with {fewest} clips or more "
+                f"each, got clips by speaker {dict(counts.most_common(10))}"
+            )
+    return list(there)
 
 
 def _name(pooling: str, masked: str) -> str:
@@ -157,25 +184,22 @@ def _name(pooling: str, masked: str) -> str:
     return f"{pooling} {'masked' if masked == 'true' else 'unmasked'}"
 
 
-def _pairs(names: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str]]:
+def _pairs(names: Collection[str]) -> Iterator[tuple[str, str]]:
     """Give masked and unmasked of each pooling, then last and each other."""
     pairs = [(name, name.replace(" masked", " unmasked")) for name in names if name.endswith(" masked")]
     pairs += [("last", name) for name in names if name != "last"]
     yield from (pair for pair in pairs if set(pair) <= set(names))
 
 
-def _by_speaker(jobs: Sequence[Job], split: str, scorer: Scorer) -> np.ndarray | None:
-    """Return each speaker's score, the mean over the seeds, of shape `(num_speakers,)`; None without labels."""
-    of_seeds = []
+def _by_speaker(jobs: Sequence[Job], split: str, scorer: Scorer) -> dict[int, np.ndarray]:
+    """Return each speaker's score, of shape `(num_speakers,)`, by the seed; nothing of a split without labels."""
+    by_seed = {}
     for job in jobs:
         answers = scorer.answers(job, split)
-        if answers is None:
-            return None
-        if answers.speakers is None:
-            raise ValueError(f"{job.name}: the study needs two known speakers or more in the {split} split")
-        scores = group_scores(job.run.task, answers.predictions, answers.labels, answers.speakers)
-        of_seeds.append([scores[speaker] for speaker in sorted(scores)])
-    return np.mean(of_seeds, axis=0)
+        if answers is not None and answers.speakers is not None:
+            scores = group_scores(job.run.task, answers.predictions, answers.labels, answers.speakers)
+            by_seed[job.seed] = np.asarray([scores[speaker] for speaker in sorted(scores)])
+    return by_seed
 
 
 def _percent(interval: Interval) -> Interval:

@@ -29,10 +29,13 @@ class PaperTables:
         published: All scores of the paper.
         tables: Numbers of the tables that are asked for.
         settings: What the runs have in common.
+        team: Team in the names of the contest files.
     """
 
-    def __init__(self, published: Sequence[PublishedScore], tables: Sequence[str], settings: Settings) -> None:
-        self.published, self.tables, self.settings = published, tables, settings
+    def __init__(
+        self, published: Sequence[PublishedScore], tables: Sequence[str], settings: Settings, team: str
+    ) -> None:
+        self.published, self.tables, self.settings, self.team = published, tables, settings, team
         self.runs = runs_of([score for score in published if score.table in tables], settings)
         self.other_runs = [run for run in runs_of(published, settings) if run not in self.runs]
 
@@ -62,18 +65,23 @@ class PaperTables:
     def _write_contest_files(self, outcomes: Mapping[Job, str], folder: Path) -> list[Path]:
         """Write what the final models and the baseline say of the test clips; number n is the n-th seed asked for.
 
-        Files of the same team that are there already are deleted: they may be of other seeds or flags.
+        Files of the same team that are there already are deleted: they may be of other seeds or flags. So are those
+        of another team that say the same: the team was renamed.
         """
         final = [score for score in self.published if score.table == FINAL_TABLE]
         suffixes = {run_of(score, self.settings): BASELINE_SUFFIX * (score.backbone == END2YOU) for score in final}
         numbers = {seed: number for number, seed in enumerate(dict.fromkeys(job.seed for job in outcomes), start=1)}
-        for team in {f"{job.team}{suffix}" for job in outcomes for suffix in suffixes.values()}:
+        for team in {f"{self.team}{suffix}" for suffix in suffixes.values()}:
             for path in folder.glob(f"A-VB-*_{team}_*.csv"):
                 path.unlink()
         paths = []
         for job in (job for job, outcome in outcomes.items() if outcome == DONE and job.run in suffixes):
             if job.run.task.submission_name is not None:
-                paths += _write_contest_file(job, folder, f"{job.team}{suffixes[job.run]}", numbers[job.seed])
+                paths += _write_contest_file(job, folder, f"{self.team}{suffixes[job.run]}", numbers[job.seed])
+        written = {path.read_bytes() for path in paths}
+        for path in set(folder.glob("A-VB-*.csv")) - set(paths):
+            if path.read_bytes() in written:
+                path.unlink()
         return sorted(paths)
 
 

@@ -59,9 +59,10 @@ def find_finished(jobs: Sequence[Job], clear: bool = False) -> dict[Job, str]:
 def carry_out(jobs: Sequence[Job], execute: Execute) -> dict[Job, str]:
     """Carry out the jobs that are not finished, and tell what became of each.
 
-    A run that was cut off goes on; one that fails is told of, and tried again by the next call. One that another
-    process is at, such as the child of a grid that was killed, is waited for when all others are done. Checkpoints of
-    finished runs are deleted.
+    A run that was cut off goes on; one that fails is told of, and tried again by the next call. One whose log another
+    process writes, such as another call of this or the child of a grid that was killed, is waited for when all others
+    are done; one that a process without that log is at is refused by `avb`, and so fails. Checkpoints of finished runs
+    are deleted.
 
     Args:
         jobs: What is to be done, in this order.

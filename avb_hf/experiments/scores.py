@@ -67,11 +67,13 @@ class Truth(NamedTuple):
     Attributes:
         labels: Labels of a clip, as the task's metric takes them, by its File_ID.
         speakers: Its speaker, or None, by its File_ID.
+        splits: Its split, or None, by its File_ID.
         digest: Of all that.
     """
 
     labels: dict[str, np.ndarray]
     speakers: dict[str, str | None]
+    splits: dict[str, str | None]
     digest: str
 
 
@@ -112,10 +114,10 @@ class Scorer:
         """Return a finished run's predictions of a split beside the labels; None if it has no labels.
 
         Raises:
-            ValueError: If there is no such split, or a clip is not in the corpus.
+            ValueError: If there is no such split, or a clip is not in the corpus, or in another of its splits.
         """
         task = job.run.task
-        labels, speakers, _ = self._truth_of(task)
+        labels, speakers, splits, _ = self._truth_of(task)
         table = read_predictions(job.folder / PREDICTIONS, task)
         table = table[table["split"] == SPLITS[split]]
         if table.empty:
@@ -123,6 +125,12 @@ class Scorer:
         strange = [file_id for file_id in table["file_id"] if file_id not in labels]
         if strange:
             raise ValueError(f"{job.folder}: the corpus has no clips {strange[:10]}, which the run predicted")
+        moved = [file_id for file_id in table["file_id"] if splits[file_id] != SPLITS[split]]
+        if moved:
+            raise ValueError(
+                f"{job.folder}: clips {moved[:10]} were of the {SPLITS[split]} split in the run, and are not now; "
+                "another split needs another --output_dir"
+            )
         of_split = np.asarray([labels[file_id] for file_id in table["file_id"]], dtype=np.float64)
         if not is_given(of_split, task).any():
             return None
@@ -156,9 +164,10 @@ class Scorer:
             labels = read_labels(listing, task, data, findings)
             speakers = {clip.file_id: clip.speaker for clip in listing.clips}
             names = [clip.file_id for clip in listing.clips]
-            facts = json.dumps([task.labels, names, list(speakers.items())]).encode() + labels.tobytes()
+            splits = {clip.file_id: clip.split for clip in listing.clips}
+            facts = json.dumps([task.labels, list(splits.items()), list(speakers.items())]).encode() + labels.tobytes()
             by_name = dict(zip(names, labels, strict=True))
-            self._read[task.name] = Truth(by_name, speakers, hashlib.sha256(facts).hexdigest())
+            self._read[task.name] = Truth(by_name, speakers, splits, hashlib.sha256(facts).hexdigest())
         return self._read[task.name]
 
 

@@ -87,8 +87,13 @@ class Job:
             overwrite: Whether a file or a journal that is not this job's may be replaced.
 
         Raises:
-            ValueError: If there is one and it may not.
+            ValueError: If there is one and it may not, or one that `avb predict` did not write.
         """
+        if self.record_path.exists() and _read_record(self.record_path) is None:
+            raise ValueError(
+                f"{self.record_path} is in the way: `avb predict` did not write it, or it is damaged; "
+                "choose another --output, or move it"
+            )
         begun = self.journal.read_job()
         changes = [] if begun is None else self._differences(begun)
         if self.output.exists() and not overwrite:
@@ -135,7 +140,7 @@ class Job:
         """
         plan, choice = self.read_plan()
         seconds = self.journal.find_batches()
-        draft = self.journal.folder / f"draft{self.output.suffix}"
+        draft = self.journal.draft(self.output.suffix)
         failed, bad = 0, list[str]()
 
         def rows() -> Iterator[ScoreRow]:

@@ -11,23 +11,20 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from avb_hf.folder_lock import lock, locked
 from avb_hf.inference.clip_scorer import ScoredBatch
-from avb_hf.whole_files import read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # a system without them, where two processes of one journal are not noticed
-    fcntl = None  # type: ignore[assignment]
+from avb_hf.inference.score_files import WRITERS
+from avb_hf.whole_files import is_draft, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-_JOB, _LENGTHS, _BATCHES = "job.json", "lengths.npy", "batches-*.jsonl"
+_JOB, _LENGTHS, _BATCHES, _DRAFT = "job.json", "lengths.npy", "batches-*.jsonl", "draft"
 _SYNC_EVERY = 5.0  # seconds; only a machine that fails, not a process that is killed, loses what is not synchronised
 
 
@@ -48,10 +45,21 @@ class Journal:
         """Return what `begin` was given; None if there is no journal, or its start was cut off.
 
         Raises:
-            ValueError: If it is damaged.
+            ValueError: If it is damaged, or no journal of ours.
         """
         path = self.folder / _JOB
-        return read_json(path) if path.is_file() else None
+        job = read_json(path) if path.is_file() else None
+        if job is not None and not (isinstance(job, dict) and "choice" in job):
+            raise ValueError(f"{path} was not written by `avb predict`: choose another --output, or move it")
+        return job
+
+    def draft(self, suffix: str) -> Path:
+        """Return where the file of scores is to be written until it is whole.
+
+        Args:
+            suffix: That of the file.
+        """
+        return self.folder / f"{_DRAFT}{suffix}"
 
     def read_lengths(self) -> np.ndarray:
         """Return the clips' lengths in samples, of shape `(clips,)`."""
@@ -62,19 +70,15 @@ class Journal:
         """Keep other calls away from the folder, which is made and, if nothing comes to lie in it, taken away again.
 
         Raises:
-            ValueError: If another call works on it.
+            ValueError: If another call works on it, or it holds what no journal does.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        claim = None if fcntl is None else os.open(self.folder, os.O_RDONLY)
-        try:
-            if claim is not None:
-                _lock(claim, self.folder)
+        with locked(self.folder):
+            others = sorted(path.name for path in self.folder.iterdir() if not _is_ours(path))
+            if others:
+                raise ValueError(
+                    f"{self.folder} is for work so far, but holds {others[:10]}: move them or choose another --output"
+                )
             yield
-        finally:
-            if claim is not None:
-                os.close(claim)
-            if self.folder.is_dir() and not any(self.folder.iterdir()):
-                self.folder.rmdir()
 
     def begin(self, job: dict[str, Any], lengths: np.ndarray) -> None:
         """Start over with a new job; it is there once all of it is.
@@ -91,12 +95,12 @@ class Journal:
     def delete(self) -> None:
         """Delete the journal."""
         self._empty()
-        if self.folder.is_dir():
+        with suppress(OSError):  # something else has come to lie in it, or it was never there
             self.folder.rmdir()
 
     def _empty(self) -> None:
         (self.folder / _JOB).unlink(missing_ok=True)  # first, so that what is left is no journal
-        for path in self.folder.glob("*"):
+        for path in filter(_is_ours, self.folder.glob("*")):
             path.unlink()
 
     def open(self, rank: int) -> None:
@@ -108,8 +112,7 @@ class Journal:
         path = self.folder / _BATCHES.replace("*", str(rank))
         self._file = path.open("ab")
         try:
-            if fcntl is not None:
-                _lock(self._file.fileno(), self.folder)
+            lock(self._file.fileno(), self.folder)
         except ValueError:
             self._file.close()
             raise
@@ -168,11 +171,10 @@ class Journal:
         return record["scores"], record["errors"]
 
 
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(f"{folder}: another process works on it; wait for it or end it first") from error
+def _is_ours(path: Path) -> bool:
+    is_part = any(path.match(pattern) for pattern in (_JOB, _LENGTHS, _BATCHES))
+    is_scores = path.stem == _DRAFT and path.suffix.lower() in WRITERS
+    return path.is_file() and (is_part or is_scores or is_draft(path))
 
 
 def _as_line(batch: ScoredBatch) -> bytes:

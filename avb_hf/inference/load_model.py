@@ -22,16 +22,30 @@ def find_model_class(name_or_path: str, revision: str | None = None) -> type[Pre
         The class; None for anything else, such as a backbone.
 
     Raises:
-        ValueError: If there is no checkpoint, or a folder is asked for a revision.
+        ValueError: If there is no checkpoint, no such folder, or a folder is asked for a revision.
     """
-    if revision is not None and Path(name_or_path).is_dir():
+    is_folder = Path(name_or_path).is_dir()
+    if revision is not None and is_folder:
         raise ValueError(f"--model_revision {revision} is for a model of the Hub, got the folder {name_or_path}")
+    if not is_folder and _is_path(name_or_path):
+        raise ValueError(f"{name_or_path}: there is no such folder")
     model_type = read_model_type(name_or_path, {"revision": revision})
     if model_type not in CONFIG_MAPPING:
         return None
     config_class = CONFIG_MAPPING[model_type]
     is_ours = hasattr(config_class, "min_samples")  # transformers' own do not tell how short a clip may be
     return MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING[config_class] if is_ours else None
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name is meant as a path: a Hub id has at most one slash, and none of our folders before it."""
+    first, *others = Path(name).parts
+    return (
+        first.startswith((".", "~"))
+        or Path(name).is_absolute()
+        or len(others) > 1
+        or (len(others) == 1 and Path(first).is_dir())
+    )
 
 
 def load_fine_tuned(

@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from avb_hf.data.contents import find_row
 from avb_hf.inference.batch_plan import BatchPlan
 from avb_hf.inference.clip_list import ClipList, list_clips, read_lengths
 from avb_hf.inference.clip_scorer import ClipScorer
@@ -123,14 +124,15 @@ def predict_to_file(
         overwrite: Whether to replace a file, or a journal, of another checkpoint, other options or other inputs.
 
     Raises:
-        ValueError: If model or inputs cannot be used, the output is an input, there is another such file or journal, or
-            a clip cannot be used and `args.on_bad_audio` is `error`.
+        ValueError: If model or inputs cannot be used, the output is an input or holds clips, there is another such file
+            or journal, or a clip cannot be used and `args.on_bad_audio` is `error`.
     """
     args, output = args or PredictArguments(), Path(output)
     check_suffix(output)
     _check_inputs(inputs, output)
     state = _join(args)
     scorer, clips = _set_up(model, inputs, args, feature_extractor, state)
+    _check_clips(clips, output)
     job = Job(output, scorer, clips, args)
     with job.journal.claimed() if state.is_main_process else nullcontext():
         done = _take_up(job, scorer, args, overwrite) if state.is_main_process else None
@@ -159,6 +161,17 @@ def _check_inputs(inputs: str | Path | Sequence[str | Path], output: Path) -> No
     for source in [inputs] if isinstance(inputs, str | Path) else inputs:
         if Path(source).resolve() == output.resolve():
             raise ValueError(f"{output} is an input: choose another output")
+
+
+def _check_clips(clips: ClipList, output: Path) -> None:
+    """Refuse to write over a file that holds clips, whatever it is called in the inputs."""
+    if not output.exists():
+        return
+    rows = map(find_row, clips.paths)
+    files = dict.fromkeys(path if row is None else row.file for path, row in zip(clips.paths, rows, strict=True))
+    for file in files:
+        if os.path.exists(file) and os.path.samefile(file, output):
+            raise ValueError(f"{output} holds clips of the input: choose another output")
 
 
 def _set_up(

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +25,8 @@ from avb_hf.inference.predict_arguments import PredictArguments
 from avb_hf.inference.quantities import scores_of
 from avb_hf.model import VocalBurstFeatureExtractor, Wav2Vec2ForVocalBurst
 
-# What of a configuration says where it came from, not what it computes.
-_PROVENANCE = ("_name_or_path", "transformers_version", "dtype")
+# What of a configuration says where it came from, and where its code is, not what it computes: saving changes it.
+_PROVENANCE = ("_name_or_path", "transformers_version", "dtype", "architectures", "auto_map", "custom_pipelines")
 
 
 class Scorer(ClipScorer):
@@ -89,12 +90,17 @@ def digest_model(model: PreTrainedModel, feature_extractor: VocalBurstFeatureExt
     """Return the SHA-256 of a model's weights, configuration and preprocessing, as hexadecimal text."""
     digest = hashlib.sha256()
     for part in (model.config, feature_extractor):
-        fields = {name: value for name, value in part.to_dict().items() if name not in _PROVENANCE}
-        digest.update(json.dumps(fields, sort_keys=True, default=str).encode())
+        digest.update(json.dumps(_without_provenance(part.to_dict()), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _without_provenance(fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave provenance out of a configuration, and of those in it."""
+    kept = {name: value for name, value in fields.items() if name not in _PROVENANCE}
+    return {name: _without_provenance(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def make_scorer(

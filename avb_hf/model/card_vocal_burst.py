@@ -77,7 +77,9 @@ def write_card(config: Any, folder: Path) -> None:
 
 
 def tag_card(path: Path, tags: list[str]) -> None:
-    """Add tags to a card's metadata."""
+    """Add tags to a card's metadata; make one of them alone where there is none."""
+    if not path.is_file():
+        path.write_text("---\n{}\n---\n", encoding="utf-8")
     card = ModelCard.load(path)
     card.data.tags = list(dict.fromkeys([*(card.data.tags or ()), *tags]))
     card.save(path)

@@ -18,7 +18,8 @@ from .loading_vocal_burst import load_backbone, load_checkpoint, read_model_type
 from .losses_vocal_burst import ConfiguredLoss, at_least_float32
 from .masks_vocal_burst import count_samples
 from .pooling_vocal_burst import POOLINGS
-from .saving_vocal_burst import push_complete, save_complete
+from .pushing_vocal_burst import push_saved
+from .saving_vocal_burst import save_complete
 
 RNN_CLASSES: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -128,7 +129,7 @@ class Wav2Vec2ForVocalBurst(ConfiguredLoss, PreTrainedModel):
         Raises:
             ValueError: If it is to be private, and a public repository of that name exists.
         """
-        return push_complete(self, repo_id, private, **kwargs)
+        return push_saved(self.save_pretrained, type(self).__name__, repo_id, private, **kwargs)
 
     def freeze_feature_encoder(self, keep_dropout: bool = False) -> None:
         """Freeze the convolutional front end, as `freeze_blocks(0)` does."""

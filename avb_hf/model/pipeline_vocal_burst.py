@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from transformers.pipelines.base import ChunkPipeline
 
 from .configuration_vocal_burst import nearest
 from .loading_vocal_burst import HUB_ARGUMENTS
+from .pushing_vocal_burst import PUSH_ARGUMENTS, push_saved
 from .reading_vocal_burst import find_dataset, read_clip, read_rows
-from .schema_vocal_burst import output_schema
+from .schema_vocal_burst import output_schema, score_bounds
 from .segments_vocal_burst import find_bursts
 
 TASK = "vocal-burst-emotion"
@@ -93,9 +95,34 @@ class VocalBurstPipeline(ChunkPipeline):
         """Describe what a call with these arguments returns for one recording, as a JSON schema (draft 2020-12)."""
         return output_schema(self.model.config, as_list, segment, trajectory)
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
-        """Upload the model with all that belongs to it, as its own `push_to_hub` does: privately, unless asked."""
-        return self.model.push_to_hub(repo_id, **kwargs)
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save the model and its feature extractor.
+
+        Args:
+            save_directory: The folder.
+            push_to_hub: Whether the same is uploaded too, by `push_to_hub`.
+            **kwargs: Further arguments of transformers' `save_pretrained`, those of `push_to_hub` included.
+        """
+        push = {name: kwargs.pop(name) for name in PUSH_ARGUMENTS if name in kwargs}
+        super().save_pretrained(os.fspath(save_directory), **kwargs)
+        if push_to_hub:
+            self.push_to_hub(push.pop("repo_id", Path(save_directory).name), **kwargs, **push)
+
+    def push_to_hub(self, repo_id: str, *, private: bool | None = True, **kwargs: Any) -> str:
+        """Upload what `save_pretrained` leaves.
+
+        Args:
+            repo_id: Name of the repository.
+            private: Whether it must be private; None leaves it as it is, and is the owner's default for a new one.
+            **kwargs: Further arguments of transformers' `push_to_hub`.
+
+        Returns:
+            URL of the commit.
+
+        Raises:
+            ValueError: If it is to be private, and a public repository of that name exists.
+        """
+        return push_saved(self.save_pretrained, type(self.model).__name__, repo_id, private, **kwargs)
 
     def _sanitize_parameters(self, **given: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         known = ("as_list", "segment", "trajectory")
@@ -161,7 +188,9 @@ class VocalBurstPipeline(ChunkPipeline):
         start, end = output["span"]
         logits = output["logits"][0].float()
         is_class = self.model.config.problem_type == "single_label_classification"
-        scores = self._per_label((logits.softmax(dim=-1) if is_class else logits).tolist())
+        values = (logits.softmax(dim=-1) if is_class else logits).double().numpy()
+        # float32 rounds the bounds themselves: a score that reaches one may lie beyond it.
+        scores = self._per_label(values.clip(*score_bounds(self.model.config)).tolist())
         span = {"start": start, "end": end, "scores": _as_list(scores) if as_list else scores}
         if "frames" in output:
             span["trajectory"] = self._trajectory(output["frames"][0, : int(output["num_frames"])], start)

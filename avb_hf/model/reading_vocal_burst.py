@@ -18,6 +18,8 @@ import torch
 CANCELLED = 1e-3
 # Full scale is 1, which resampled and lossily coded recordings exceed a little; samples of other scales by far.
 LARGEST_FLOAT = 16.0
+# Seconds: lossy encoders may announce a few frames more than they hold. The training reads files by the same rules.
+LENGTH_TOLERANCE = 0.1
 DOWNLOAD_TIMEOUT = 60
 RECORDINGS = (
     "the path, URL or bytes of an audio file, {'array': ..., 'sampling_rate': ...} ('raw' for 'array' will do), or "
@@ -67,32 +69,57 @@ def read_clip(source: Any, sampling_rate: int) -> tuple[np.ndarray, str]:
 
 
 def find_dataset(inputs: Any) -> Any:
-    """Return a dataset of the package datasets, streamed or not, or what a column of one is of; None for all else."""
-    if type(inputs).__name__ == "Column" and hasattr(inputs, "source"):
-        inputs = inputs.source.select_columns([inputs.column_name])
-    return inputs if hasattr(inputs, "cast_column") and hasattr(inputs, "features") else None
+    """Return what is a dataset of the package datasets, or a column of one, streamed or not; None for all else."""
+    is_dataset = hasattr(inputs, "cast_column") and hasattr(inputs, "features")
+    return inputs if is_dataset or _is_column(inputs) else None
 
 
 def read_rows(dataset: Any) -> Iterator[Any]:
     """Yield what the audio column of a dataset holds, undecoded, so that no torchcodec is asked for.
 
     Args:
-        dataset: A `datasets.Dataset` or `IterableDataset` with one column of type `Audio`, or one named `audio`.
+        dataset: A `datasets.Dataset` or `IterableDataset` with one column of type `Audio`, or one named `audio`; or a
+            column of one, at any depth, with recordings of any form.
 
     Raises:
         ValueError: If there is no such column.
     """
-    features = dataset.features or {}
+    path: list[str] = []
+    while _is_column(dataset):
+        path.insert(0, dataset.column_name)
+        dataset = dataset.source
+    features = dataset.features or {}  # of some streams they are not known
+    path = path or [_find_audio(features)]
+    feature = features.get(path[0])
+    if feature is not None and _undecoded(feature) != feature:
+        dataset = dataset.cast_column(path[0], _undecoded(feature))
+    for row in dataset.select_columns(path[:1]):
+        for name in path:
+            row = row[name]
+        yield row
+
+
+def _is_column(inputs: Any) -> bool:
+    return type(inputs).__name__ in ("Column", "IterableColumn") and hasattr(inputs, "source")
+
+
+def _find_audio(features: Mapping[str, Any]) -> str:
     typed = [name for name, feature in features.items() if type(feature).__name__ == "Audio"]
-    if len(typed) != 1 and "audio" not in features:
-        raise ValueError(
-            f"a dataset must have one column of type Audio, or one named 'audio', got the columns {list(features)}"
-        )
-    column = typed[0] if len(typed) == 1 else "audio"
-    if column in typed:
-        dataset = dataset.cast_column(column, type(features[column])(decode=False))
-    for row in dataset.select_columns([column]):
-        yield row[column]
+    if len(typed) == 1:
+        return typed[0]
+    if "audio" in features:
+        return "audio"
+    raise ValueError(
+        f"a dataset must have one column of type Audio, or one named 'audio', got the columns {list(features)}; or "
+        "give a column of it"
+    )
+
+
+def _undecoded(feature: Any) -> Any:
+    """Return a feature in which nothing of type Audio is decoded."""
+    if isinstance(feature, Mapping):
+        return {name: _undecoded(part) for name, part in feature.items()}
+    return type(feature)(decode=False) if type(feature).__name__ == "Audio" else feature
 
 
 def _name_of(source: Any) -> str:
@@ -157,24 +184,29 @@ def _decode_file(file: Any, name: str) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(file) as audio:
             frames = audio.read(dtype="float32", always_2d=True)
             expected, rate = audio.frames, audio.samplerate
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, MemoryError, ValueError) as error:  # a header may announce anything
         raise ValueError(
             f"{name} cannot be decoded ({error}); WAV, FLAC, OGG, MP3 and whatever else libsndfile reads is allowed"
         ) from error
-    if len(frames) < expected:
+    if expected - len(frames) > LENGTH_TOLERANCE * rate:
         raise ValueError(f"{name} is cut off: {len(frames)} of {expected} frames are there")
     return frames, rate
 
 
 def _require_whole_riff(file: Any, name: str) -> None:
-    """Refuse a WAV file that ends before its header says; libsndfile would read what is left of it."""
-    head = file.read(8)
+    """Refuse a WAV file whose audio ends before its header says; libsndfile would read what is left of it."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
-    told = 8 + int.from_bytes(head[4:8], "little")
-    is_told = head[:4] == b"RIFF" and told not in (8, 8 + 0xFFFFFFFF)  # what streams say that know no length
-    if is_told and end < told:
-        raise ValueError(f"{name} is cut off: {end} of {told} bytes are there")
+    chunk, size, place = file.read(4), 0, 12
+    if chunk == b"RIFF":
+        while chunk != b"data" and place < end:
+            file.seek(place)
+            chunk, size = file.read(4), int.from_bytes(file.read(4), "little")
+            place += 8 + (0 if chunk == b"data" else size + size % 2)
+    file.seek(0)
+    is_told = chunk == b"data" and size < 2**32 - 256  # more is what streams say that know no length
+    if is_told and end < place + size:
+        raise ValueError(f"{name} is cut off: {end - place} of {size} bytes of audio are there")
 
 
 def _as_frames(array: Any, name: str) -> np.ndarray:

@@ -30,13 +30,26 @@ def output_schema(
     return {"$schema": DIALECT, **result}
 
 
-def _score(config: VocalBurstConfig) -> dict[str, Any]:
+def score_bounds(config: VocalBurstConfig) -> tuple[float | None, float | None]:
+    """Return the lowest and highest score that the pipeline returns; None where scores have no bound.
+
+    Args:
+        config: Configuration of the checkpoint.
+    """
     if config.problem_type == "single_label_classification":
-        return {"type": "number", "minimum": 0, "maximum": 1, "description": "probability of the class"}
-    bounds = {}
+        return 0, 1
     if getattr(config, "output_activation", None) == "sigmoid" and config.label_range is not None:
-        bounds = dict(zip(("minimum", "maximum"), config.label_range, strict=True))
-    return {"type": "number", **bounds, "description": "intensity, in the unit of the labels"}
+        low, high = config.label_range
+        return low, high
+    return None, None
+
+
+def _score(config: VocalBurstConfig) -> dict[str, Any]:
+    is_class = config.problem_type == "single_label_classification"
+    bounds = zip(("minimum", "maximum"), score_bounds(config), strict=True)
+    told = {name: bound for name, bound in bounds if bound is not None}
+    what = "probability of the class" if is_class else "intensity, in the unit of the labels"
+    return {"type": "number", **told, "description": what}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

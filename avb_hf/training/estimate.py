@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor
+from transformers.trainer_utils import IntervalStrategy
 
 from avb_hf.training.arguments import RunArguments
-from avb_hf.training.frozen import is_read
-from avb_hf.training.precision import typical_clips
+from avb_hf.training.frozen import DTYPES, is_read
+from avb_hf.training.precision import collate, read_frozen, typical_clips
+from avb_hf.training.sampler import longest_first
 from avb_hf.training.trainer import VocalBurstTrainer
+from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
 ROUNDS = 3
 # What the line with the numbers, as JSON, begins with.
@@ -34,7 +38,7 @@ class Estimate:
         filling_hours: Making the frozen states of all clips, once for all runs that read them.
         states_gb: Their size; 0 where none are kept.
         epoch_hours: Training for one epoch.
-        evaluation_hours: Evaluation after one epoch.
+        evaluation_hours: One evaluation of the validation split.
         run_hours: The whole run at most, with frozen states and test.
         precision: What is computed in.
         memory_gib: Peak memory.
@@ -54,7 +58,7 @@ class Estimate:
         states = f"frozen states, once: {as_clock(self.filling_hours)}, {self.states_gb:.2f} GB\n"
         return (
             f"{states if self.states_gb else ''}"
-            f"an epoch: {as_clock(self.epoch_hours)} of training, {as_clock(self.evaluation_hours)} of evaluation, "
+            f"an epoch: {as_clock(self.epoch_hours)} of training, {as_clock(self.evaluation_hours)} an evaluation, "
             f"{self.precision}\n"
             f"the run: {as_clock(self.run_hours)} at most; peak memory {self.memory_gib:.2f} GiB\n"
             f"{NUMBERS}{json.dumps(asdict(self))}"
@@ -103,48 +107,68 @@ def estimate_run(trainer: VocalBurstTrainer, splits: DatasetDict, run_args: RunA
         run_args: Our own flags of the run.
     """
     args, model = trainer.args, trainer.model
+    durations = {name: split.with_format(None)["duration"][:] for name, split in splits.items() if is_read(name, args)}
     clips = typical_clips(splits["train"], args.train_batch_size)
-    batch = _batch(trainer, splits["train"], clips)
-    seconds_of_audio = sum(splits["train"].with_format(None)[clips]["duration"])
-    read = {name: split.with_format(None) for name, split in splits.items() if is_read(name, args)}
-    hours = {name: sum(split["duration"]) / 3600 for name, split in read.items()}
+    batch = collate(splits["train"], clips, trainer.data_collator, args.device)
     is_cached = model.frozen_blocks is not None and run_args.cache == "auto"
 
     filling, room = 0.0, 0.0
     if is_cached:
         seconds, batch = _timed(lambda: _frozen(trainer, batch))
-        filling = seconds / seconds_of_audio * sum(hours.values()) / args.world_size
-        room = _room(batch, seconds_of_audio, hours)
+        share = sum(map(sum, durations.values())) / sum(durations["train"][clip] for clip in clips)
+        filling = seconds / 3600 * share / args.world_size
+        frames = int(batch["num_frames"].sum()) * share
+        room = frames * batch["frozen_states"].shape[-1] * DTYPES[run_args.cache_dtype].itemsize / 1e9
     optimizer = trainer.create_optimizer()
-    training = min(_timed(lambda: _step(trainer, batch, optimizer))[0] for _ in range(ROUNDS)) / seconds_of_audio
-    scoring = min(_timed(lambda: _score(trainer, batch))[0] for _ in range(ROUNDS)) / seconds_of_audio
-    is_run_twice = args.gradient_accumulation_steps > 1 and model.config.loss == "ccc" and run_args.ccc_scope == "batch"
-    epoch = hours["train"] * (training + scoring * is_run_twice) / args.world_size
-    epochs = args.num_train_epochs
-    if args.max_steps > 0:
-        clips_a_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        epochs = args.max_steps * clips_a_step / len(splits["train"])
-    evaluation = scoring * hours.get("validation", 0.0) * (args.eval_strategy != "no") / args.world_size
-    test = scoring * hours.get("test", 0.0) / args.world_size
-    total = filling + epochs * (epoch + evaluation) + test
+    padded = padded_seconds(durations["train"], [clips])
+    training = min(_timed(lambda: _step(trainer, batch, optimizer))[0] for _ in range(ROUNDS)) / padded / 3600
+    scoring = min(_timed(lambda: _score(trainer, batch))[0] for _ in range(ROUNDS)) / padded / 3600
 
-    longest = torch.tensor(splits["train"].with_format(None)["duration"][:]).argsort(descending=True)
-    longest_batch = _batch(trainer, splits["train"], longest[: args.train_batch_size].tolist())
+    batches = trainer.get_train_dataloader().batch_sampler
+    is_run_twice = args.gradient_accumulation_steps > 1 and model.config.loss == "ccc" and run_args.ccc_scope == "batch"
+    epoch = (training + scoring * is_run_twice) * padded_seconds(durations["train"], batches)
+    passes = {
+        name: scoring * padded_seconds(lengths, _evaluation_batches(splits[name], args)) / args.world_size
+        for name, lengths in durations.items()
+    }
+    evaluation, test = passes.get("validation", 0.0), passes.get("test", 0.0)
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * batches.num_steps)
+    evaluations = _evaluations(args, steps, batches.num_steps)
+    total = filling + epoch * steps / batches.num_steps + evaluation * evaluations + test
+
+    longest = longest_first(splits["train"])[: args.train_batch_size]
+    longest_batch = collate(splits["train"], longest, trainer.data_collator, args.device)
     _step(trainer, _frozen(trainer, longest_batch) if is_cached else longest_batch, optimizer)
     sizes = model.num_parameters(), model.num_parameters(only_trainable=True)
     memory = peak_memory(args.device)
     return str(Estimate(*sizes, filling, room, epoch, evaluation, total, str(trainer.precision), memory))
 
 
-def _batch(trainer: VocalBurstTrainer, split: Dataset, clips: list[int]) -> dict[str, Tensor]:
-    batch = trainer.data_collator([split[index] for index in clips])
-    return {name: value.to(trainer.args.device) for name, value in batch.items()}
+def padded_seconds(durations: Sequence[float], batches: Iterable[Sequence[int]]) -> float:
+    """Return the seconds of audio that batches hold, padding included.
+
+    Args:
+        durations: Of each clip, in seconds.
+        batches: Indices of each batch's clips.
+    """
+    return sum(len(batch) * max(durations[clip] for clip in batch) for batch in batches)
+
+
+def _evaluation_batches(split: Dataset, args: VocalBurstTrainingArguments) -> list[list[int]]:
+    order, size = longest_first(split), args.eval_batch_size
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _evaluations(args: VocalBurstTrainingArguments, steps: int, steps_an_epoch: int) -> float:
+    """Tell how often the validation split is evaluated: while training, and once behind it."""
+    strategy = IntervalStrategy(args.eval_strategy).value
+    every = {"epoch": steps_an_epoch, "steps": args.eval_steps or math.inf, "no": math.inf}[strategy]
+    return (1 / every if every < 1 else steps / every) + bool(args.do_eval)
 
 
 def _frozen(trainer: VocalBurstTrainer, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     with trainer.autocast():
-        states, num_frames = trainer.model.run_frozen(batch["input_values"], batch["attention_mask"])
-    return {"frozen_states": states, "num_frames": num_frames, "labels": batch["labels"]}
+        return read_frozen(trainer.model, batch)
 
 
 def _step(trainer: VocalBurstTrainer, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -168,9 +192,3 @@ def _timed(deed: Callable[[], Any]) -> tuple[float, Any]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - began, result
-
-
-def _room(batch: dict[str, Tensor], seconds: float, hours: dict[str, float]) -> float:
-    states = batch["frozen_states"]
-    frames = int(batch["num_frames"].sum())
-    return frames * states.shape[-1] * states.element_size() / seconds * sum(hours.values()) * 3600 / 1e9

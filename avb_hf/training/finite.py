@@ -35,10 +35,12 @@ class FiniteGradients(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Raise NonFiniteGradientError on every process if any of them has a gradient that is not finite."""
-        bad = torch.tensor(float(not math.isfinite(self.norm_of_step())), device=args.device)
+        is_bad = not math.isfinite(self.norm_of_step())
         if num_processes() > 1:
+            bad = torch.tensor(float(is_bad), device=args.device)
             dist.all_reduce(bad)
-        if bad:
+            is_bad = bool(bad)
+        if is_bad:
             clips = [clip for clips in of_all_processes(self.clips_of_step()) for clip in clips]
             more = f" and {len(clips) - MAX_NAMED} more" if len(clips) > MAX_NAMED else ""
             raise NonFiniteGradientError(

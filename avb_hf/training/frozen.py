@@ -20,8 +20,8 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.training.arguments import CacheDtype
 from avb_hf.training.exact import RandomState, num_processes
-from avb_hf.training.processes import of_all_processes
-from avb_hf.training.state_cache import Entry, StateCache, states_folder
+from avb_hf.training.processes import of_all_processes, on_first
+from avb_hf.training.state_cache import ClipStamp, Entry, StateCache, states_folder
 
 if TYPE_CHECKING:
     from avb_hf.training.trainer import VocalBurstTrainer
@@ -100,7 +100,8 @@ def use_frozen_states(
         The splits, reading states.
 
     Raises:
-        ValueError: If the disk is too small, or a process does not find what another has made.
+        ValueError: If the cache cannot be written, the disk is too small, a clip has changed while it was read, or a
+            process does not find what another has made.
     """
     if trainer.model.frozen_blocks is None:
         return splits
@@ -112,8 +113,10 @@ def use_frozen_states(
     made = set.intersection(*map(set, of_all_processes(list(entries))))  # so that all deal out the same work
     if len(made) < len(paths):
         before = RandomState.now()  # a loader draws a seed, and a run must not depend on what it found
-        for split in read.values():
-            _fill(trainer, split, cache, made, DTYPES[dtype])
+        missing = {name: _find_missing(split, made) for name, split in read.items()}
+        on_first(lambda: _announce(trainer, read, missing, cache, DTYPES[dtype]))
+        for name, split in read.items():
+            _fill(trainer, split, missing[name], cache, DTYPES[dtype])
         before.restore()
         trainer.accelerator.wait_for_everyone()
         entries |= cache.find([path for path in paths if path not in entries])
@@ -142,19 +145,23 @@ def is_read(split: str, args: VocalBurstTrainingArguments) -> bool:
     return {"train": True, "validation": is_validated, "test": bool(args.do_predict)}[split]
 
 
-def _fill(trainer: VocalBurstTrainer, split: Dataset, cache: StateCache, made: set[str], dtype: torch.dtype) -> None:
-    """Make this process's share of a split's states that are missing, clips of like length together."""
+def _find_missing(split: Dataset, made: set[str]) -> list[int]:
+    """Return the rows of a split whose states are missing, clips of like length together, the longest last."""
     plain = split.with_format(None)
     paths, durations = plain["path"][:], plain["duration"][:]
-    missing = sorted((i for i, path in enumerate(paths) if path not in made), key=lambda i: (durations[i], paths[i]))
-    if not missing:
-        return
-    longest = split.remove_columns("labels")[missing[-1]]
-    _announce(trainer, longest, sum(durations[i] for i in missing), cache, dtype)
+    return sorted((i for i, path in enumerate(paths) if path not in made), key=lambda i: (durations[i], paths[i]))
+
+
+def _fill(
+    trainer: VocalBurstTrainer, split: Dataset, missing: list[int], cache: StateCache, dtype: torch.dtype
+) -> None:
+    """Make this process's share of a split's states that are missing."""
+    paths = split.with_format(None)["path"][:]
     shards = [missing[start : start + SHARD_CLIPS] for start in range(0, len(missing), SHARD_CLIPS)]
     own = shards[trainer.args.process_index :: num_processes()]
     with tqdm(total=sum(map(len, own)), desc="making frozen states", unit="clip", disable=None) as bar:
         for shard in own:
+            stamps = [ClipStamp.of(paths[index]).with_digest() for index in shard]  # before the clips are read
             loader = DataLoader(
                 split.select(shard).remove_columns("labels"),
                 batch_size=trainer.args.eval_batch_size,
@@ -162,7 +169,7 @@ def _fill(trainer: VocalBurstTrainer, split: Dataset, cache: StateCache, made: s
                 num_workers=trainer.args.dataloader_num_workers,
             )
             states = [_as_stored(clip, dtype) for batch in loader for clip in run_frozen(trainer, batch)]
-            cache.write([(paths[index], clip) for index, clip in zip(shard, states, strict=True)])
+            cache.write(list(zip(stamps, states, strict=True)))
             bar.update(len(shard))
 
 
@@ -185,16 +192,23 @@ def _as_stored(states: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _announce(
-    trainer: VocalBurstTrainer, longest: dict[str, Any], seconds: float, cache: StateCache, dtype: torch.dtype
+    trainer: VocalBurstTrainer,
+    splits: dict[str, Dataset],
+    missing: dict[str, list[int]],
+    cache: StateCache,
+    dtype: torch.dtype,
 ) -> None:
-    """Tell, by the states of the longest clip, how large the cache will be, before it is written.
+    """Tell, by the states of the longest clip, how large the missing ones of all splits are, before they are written.
 
     Raises:
-        ValueError: If the disk has less room.
+        ValueError: If the cache cannot be written, or the disk has less room.
     """
-    (states,) = run_frozen(trainer, trainer.data_collator([longest]))
-    size = seconds * states.numel() * dtype.itemsize / longest["duration"]
-    cache.folder.mkdir(parents=True, exist_ok=True)
+    durations = {name: split.with_format(None)["duration"][:] for name, split in splits.items()}
+    clips = [(durations[name][row], name, row) for name, rows in missing.items() for row in rows]
+    seconds, (longest, name, row) = sum(duration for duration, *_ in clips), max(clips)
+    (states,) = run_frozen(trainer, trainer.data_collator([splits[name].remove_columns("labels")[row]]))
+    size = seconds * states.numel() * dtype.itemsize / longest
+    cache.make_folder()
     free = shutil.disk_usage(cache.folder).free
     logger.info(
         "frozen states of %.2f h: %.2f GB to be written to %s, %.1f GB are free",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitInfo
 from safetensors import SafetensorError
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy
+from transformers.utils import CONFIG_NAME
 
 from avb_hf.data.hub_account import HubRepo, check_repo, make_repo
-from avb_hf.data.hub_commit import Head, commit_files
+from avb_hf.data.hub_commit import Head, commit_files, find_head
 from avb_hf.training.arguments import RunArguments
 from avb_hf.training.processes import on_first
 from avb_hf.training.push_stage import (
@@ -43,6 +47,9 @@ CHECKPOINT_FOLDERS: dict[str, str | None] = {
     "all_checkpoints": "checkpoint-{step}",
 }
 
+# What the systems that are trained here call their models; only such may be replaced by a push.
+MODEL_TYPES = ("vocal_burst", "emo18")
+
 # Writes a model into a folder, so that it can be loaded from there.
 SaveModel = Callable[[Path], None]
 
@@ -55,7 +62,8 @@ def check_push(args: VocalBurstTrainingArguments, run_args: RunArguments) -> Hub
     """Find out whether a run that is to be pushed can be; None if it is not to be.
 
     Raises:
-        ValueError: On every process, if it cannot, as `avb_hf.data.hub_account.check_repo` says, or trains nothing.
+        ValueError: On every process, if it cannot, as `avb_hf.data.hub_account.check_repo` says, trains nothing, or
+            would overwrite a model of another kind.
         OSError: So as well, if the Hub cannot be reached.
     """
     if not args.push_to_hub:
@@ -64,7 +72,21 @@ def check_push(args: VocalBurstTrainingArguments, run_args: RunArguments) -> Hub
         raise ValueError("--push_to_hub pushes what is trained: it needs --do_train, or --resume of a run that was")
     name = args.hub_model_id or Path(str(args.output_dir)).absolute().name
     asked = HubRepo(name, is_private=args.hub_private_repo is not False, revision=args.hub_revision)
-    return on_first(lambda: check_repo(asked))
+    return on_first(lambda: _require_our_kind(check_repo(asked)))
+
+
+def _require_our_kind(repo: HubRepo) -> HubRepo:
+    """Refuse a repository with another kind of model, which a push would overwrite; return the others."""
+    head = find_head(repo)
+    if head is not None and CONFIG_NAME in head.names:
+        with tempfile.TemporaryDirectory() as there:
+            kind = read_json(head.fetch(CONFIG_NAME, there)).get("model_type")
+        if kind not in MODEL_TYPES:
+            raise ValueError(
+                f"{repo.repo_id} holds a model of another kind, which would be overwritten: its model_type is "
+                f"{kind!r}, and may be one of {list(MODEL_TYPES)}; choose another --hub_model_id"
+            )
+    return repo
 
 
 class Publisher:
@@ -85,6 +107,8 @@ class Publisher:
         self.always = args.hub_always_push
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._running: list[Future[None]] = []
+        self._waiting: tuple[Path, str] | None = None  # stage and title of a push that came while another one ran
+        self._log: list[dict[str, Any]] = []  # of the run, as its newest checkpoint holds it
         self._shown: set[str] = set()
         self._own: set[str] = set()  # folders in the repository that are known to be of this run
 
@@ -96,6 +120,9 @@ class Publisher:
     def push_checkpoint(self, checkpoint: Path, best: str | None, title: str, save_model: SaveModel | None) -> None:
         """Push a checkpoint in the background; a push that fails is told and leaves the training alone.
 
+        Unless every one is pushed, it waits while another one runs, where a run is to go on from it: the next one takes
+        its place, and `finish` pushes the last. A model alone is left out.
+
         Args:
             checkpoint: The checkpoint, sealed.
             best: The best one so far, or None.
@@ -104,19 +131,28 @@ class Publisher:
         """
         if not self.pushes_while_training:
             return
-        if not self.always and any(not push.done() for push in self._running):
+        is_late = not self.always and any(not push.done() for push in self._running)
+        if is_late and self.checkpoint_folder is None:
             logger.info("%s is not pushed, since the push before it still runs (--hub_always_push)", checkpoint.name)
             return
         self._report()
         try:
             stage = self._stage(checkpoint, best, save_model)
+            self._log = _read_log(checkpoint)
         except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
             logger.warning("%s was not pushed, and the training goes on: %s", checkpoint.name, error)
             return
-        self._running.append(self._pool.submit(self._push_stage, stage, title))
+        if self._waiting is not None:
+            shutil.rmtree(self._waiting[0], ignore_errors=True)
+        self._waiting = (stage, title)
+        if is_late:
+            logger.info("%s waits for the push before it (--hub_always_push does not wait)", checkpoint.name)
+        else:
+            self._push_waiting()
 
     def finish(self) -> None:
-        """Wait for what is being pushed, and tell what failed."""
+        """Push the checkpoint that waits, if one does, wait for what is being pushed, and tell what failed."""
+        self._push_waiting()
         if any(not push.done() for push in self._running):
             logger.info("waiting for the push to %s", self.repo.repo_id)
         wait(self._running)
@@ -129,6 +165,7 @@ class Publisher:
             PushError: If that fails; the model is on the disk.
         """
         self.finish()
+        self._log = _read_log(self.folder)
         files = model_files(self.folder, RESULTS)
         self._show(files)
         try:
@@ -140,6 +177,11 @@ class Publisher:
             ) from error
         self.say(f"pushed to {commit.repo_url} ({self.repo.visibility}), commit {commit.oid}")
         return commit.oid
+
+    def _push_waiting(self) -> None:
+        if self._waiting is not None:
+            self._running.append(self._pool.submit(self._push_stage, *self._waiting))
+            self._waiting = None
 
     def _stage(self, checkpoint: Path, best: str | None, save_model: SaveModel | None) -> Path:
         step = int(checkpoint.name.rpartition("-")[2])
@@ -182,20 +224,31 @@ class Publisher:
         return [name for name in head.names if name in old and name not in files]
 
     def _find_foreign(self, head: Head, pushed: set[str]) -> set[str]:
-        """Return the folders with checkpoints of other runs, by the records in them; one without is not from here."""
+        """Return the folders with checkpoints of other runs, by the records in them; one without is not from here.
+
+        A record may differ from that of a run that went on with other flags: such a checkpoint is told by its log.
+        """
         foreign: set[str] = set()
         for name in sorted(filter(is_checkpoint, _folders(head.names) - pushed - self._own)):
             if f"{name}/{RESOLVED_CONFIG}" not in head.names:
                 continue
             with tempfile.TemporaryDirectory() as there:
                 theirs = read_json(head.fetch(f"{name}/{RESOLVED_CONFIG}", there))
-            changes = compare_records(theirs, read_json(self.folder / RESOLVED_CONFIG))
-            if changes:
+                changes = compare_records(theirs, read_json(self.folder / RESOLVED_CONFIG))
+                is_earlier = bool(changes) and self._is_earlier(head, name, there)
+            if changes and not is_earlier:
                 logger.warning("%s of %s is of another run and goes: %s", name, head.repo.repo_id, "; ".join(changes))
                 foreign.add(name)
             else:
                 self._own.add(name)
         return foreign
+
+    def _is_earlier(self, head: Head, name: str, there: str) -> bool:
+        """Whether a checkpoint's log is how this run's begins: no two runs take the same time for each evaluation."""
+        if f"{name}/{TRAINER_STATE_NAME}" not in head.names:
+            return False
+        log = _read_log(head.fetch(f"{name}/{TRAINER_STATE_NAME}", there).parent)
+        return json.dumps(log) == json.dumps(self._log[: len(log)])  # as text, NaN equals itself
 
     def _show(self, files: dict[str, Path]) -> None:
         """Show the names of files that are about to be pushed, unless the same ones were shown before."""
@@ -210,6 +263,12 @@ class Publisher:
         self._running = [push for push in self._running if push not in ended]
         for error in filter(None, (push.exception() for push in ended)):
             logger.warning("a push failed, and the training went on; the next one holds all again: %s", error)
+
+
+def _read_log(folder: Path) -> list[dict[str, Any]]:
+    """Return what a run had logged when it wrote its state into a folder; nothing if it did not yet."""
+    path = folder / TRAINER_STATE_NAME
+    return read_json(path)["log_history"] if path.is_file() else []
 
 
 def _folders(names: Iterable[str]) -> set[str]:

@@ -149,7 +149,8 @@ def _put_in_place(fetched: Path, newest: str, folder: Path) -> None:
         damage = find_damage(fetched / name) if (fetched / name).is_dir() else None
         if damage is not None:
             raise ValueError(f"--resume_from_hub: {name} is not as it was pushed: {damage}")
-    if (fetched / BEST).is_dir() and not best.exists():
+    if (fetched / BEST).is_dir() and find_damage(best) is not None:
+        shutil.rmtree(best, ignore_errors=True)
         (fetched / BEST).rename(best)
     if state.best_model_checkpoint is not None:
         state.best_model_checkpoint = str(best)

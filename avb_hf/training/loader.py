@@ -43,6 +43,11 @@ class ProcessBatchSampler(Sampler[list[int]]):
         """Choose the epoch, counted from 0, whose batches are drawn next."""
         self.order.set_epoch(epoch)
 
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps in an epoch."""
+        return len(self._sizes())
+
     def __len__(self) -> int:
         return sum(self._num_batches(size) for size in self._sizes())
 

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from typing import Any
 
-import torch
 from datasets import DatasetDict
 from transformers import PreTrainedModel
 from transformers.trainer_utils import HubStrategy
@@ -17,6 +16,8 @@ from avb_hf.data.fingerprint import fingerprint
 from avb_hf.data.hub_account import HubRepo
 from avb_hf.training.arguments import RunArguments
 from avb_hf.training.estimate import estimate_run, peak_memory
+from avb_hf.training.precision import collate
+from avb_hf.training.sampler import longest_first
 from avb_hf.training.trainer import VocalBurstTrainer
 
 
@@ -50,7 +51,7 @@ def describe_plan(trainer: VocalBurstTrainer, audio: dict[str, dict[str, Any]], 
     lines.append(f"model: {model.num_parameters():,} parameters, {trainable:,} of them trained")
     if args.do_train:
         clips_a_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        steps = math.ceil(audio["train"]["clips"] / clips_a_step)
+        steps = trainer.get_train_dataloader().batch_sampler.num_steps
         total = args.max_steps if args.max_steps > 0 else math.ceil(steps * args.num_train_epochs)
         lines.append(f"training: {steps} steps of {clips_a_step} clips an epoch, {total} in all, on {args.device}")
     if repo is not None:
@@ -77,12 +78,10 @@ def rehearse(trainer: VocalBurstTrainer, splits: DatasetDict, run_args: RunArgum
 def try_one_batch(trainer: VocalBurstTrainer, splits: DatasetDict) -> str:
     """Run the batch of the longest clips forward and backward once, without a step, and tell loss and peak memory."""
     split = splits["train"] if "train" in splits else next(iter(splits.values()))
-    durations = torch.tensor(split.with_format(None)["duration"])
-    longest = durations.argsort(descending=True)[: trainer.args.train_batch_size].tolist()
-    batch = trainer.data_collator([split[index] for index in longest])
-    batch = {name: value.to(trainer.args.device) for name, value in batch.items()}
+    longest = longest_first(split)[: trainer.args.train_batch_size]
+    batch = collate(split, longest, trainer.data_collator, trainer.args.device)
     model: PreTrainedModel = trainer.model.train()
-    with trainer.compute_loss_context_manager():
+    with trainer.autocast():
         loss = model(**batch).loss
     loss.backward()
     model.zero_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from avb_hf.data.collator import VocalBurstCollator
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.training.arguments import Precision
 from avb_hf.training.exact import RandomState
@@ -38,8 +40,8 @@ def settle_precision(
         args: Training arguments; `bf16` given there stands.
         wanted: `fp32`, `bf16`, or `auto`, which times a step in both on the first process.
         before: Whether the run that is resumed computes in bf16; None for a new run.
-        model: The model; moved to the device, its weights untouched.
-        make_batch: Makes the inputs of a short step, with labels.
+        model: The model; on the device while it is timed, and its weights untouched.
+        make_batch: Makes the inputs of a short step, with labels, on the model's device.
 
     Returns:
         Seconds that it took.
@@ -72,7 +74,7 @@ def time_steps(
         dtypes: What autocast computes in, by name.
 
     Returns:
-        Median seconds by name, of the rounds behind a first one.
+        Median seconds by name, of the rounds behind a first one; infinite where the accelerator's memory is too small.
     """
     before = RandomState.now()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -93,14 +95,29 @@ def typical_clips(split: Dataset, count: int) -> list[int]:
     return (durations - durations.median()).abs().argsort(stable=True)[:count].tolist()
 
 
+def collate(split: Dataset, clips: list[int], collator: VocalBurstCollator, device: torch.device) -> dict[str, Tensor]:
+    """Make a batch of some clips of a split, on a device."""
+    return {name: value.to(device) for name, value in collator([split[index] for index in clips]).items()}
+
+
+def read_frozen(model: Wav2Vec2ForVocalBurst, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn a batch into what a run that reads frozen states gets in its place."""
+    states, num_frames = model.run_frozen(batch["input_values"], batch["attention_mask"])
+    return {"frozen_states": states, "num_frames": num_frames, "labels": batch["labels"]}
+
+
 def _time_step(model: Wav2Vec2ForVocalBurst, batch: dict[str, Tensor], dtype: torch.dtype) -> float:
     _wait_for(model.device)
     began = time.perf_counter()
-    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        loss = model(**batch).loss
-    loss.backward()
-    _wait_for(model.device)
-    model.zero_grad(set_to_none=True)
+    try:
+        with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = model(**batch).loss
+        loss.backward()
+        _wait_for(model.device)
+    except torch.OutOfMemoryError:
+        return math.inf
+    finally:
+        model.zero_grad(set_to_none=True)
     return time.perf_counter() - began
 
 
@@ -116,9 +133,13 @@ def _choose(
         return None
     if args.device.type not in ("cpu", "cuda") or (args.device.type == "cuda" and not torch.cuda.is_bf16_supported()):
         return "fp32"
+    before = model.device
     model.to(args.device)
-    batch = {name: value.to(args.device) for name, value in make_batch().items()}
-    seconds = time_steps(model, batch, DTYPES)
+    seconds = time_steps(model, make_batch(), DTYPES)
+    model.to(before)  # where the model of every process is; the Trainer places it
+    if args.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(args.device)
     choice: Precision = "bf16" if seconds["bf16"] < MARGIN * seconds["fp32"] else "fp32"
     logger.info("precision %s: a short step takes %.3f s in fp32, %.3f s in bf16", choice, *seconds.values())
     return choice

@@ -63,8 +63,8 @@ class PublishingTrainer(DurableTrainer):
             on_first(lambda: None if self.publisher is None else self.publisher.begin())
 
     def may_push_result(self) -> bool:
-        """Whether the card in the output folder, if it is to be pushed, says where to and under which licence."""
-        return not self.args.push_to_hub or self.card is None or self.card.is_current(Path(self.args.output_dir))
+        """Whether the card in the output folder says where the model is pushed to, and under which licence it is."""
+        return self.card is None or self.card.is_current(Path(self.args.output_dir))
 
     def train_and_save(self, checkpoint: str | None) -> None:
         """Train and save as `DurableTrainer` does, and wait for what is being pushed, also if the training stops."""
@@ -74,19 +74,32 @@ class PublishingTrainer(DurableTrainer):
             self._finish_current_push()
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
-        """Push the final model as it lies in the output folder; without a publisher, do nothing.
+        """Push the final model as it lies in the output folder, if it is to be pushed; all processes must call this.
 
         Raises:
-            PushError: If that fails; the model is on the disk.
+            PushError: If that fails; the model is on the disk. On other processes than the first, an OSError says so.
+            ValueError: If it is to be pushed, and `publish` was not told where to.
         """
-        if self.publisher is not None:
-            self.publisher.push_result()
+        self._require_published()
+        on_first(lambda: None if self.publisher is None else self.publisher.push_result())
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Write the card of the final model into the output folder, if the model is there."""
+        """Write the card of the final model into the output folder, if the model is there.
+
+        Raises:
+            ValueError: If it is to be pushed, and `publish` was not told where to.
+        """
+        self._require_published()
         folder = Path(self.args.output_dir)
         if self.card is not None and self.is_world_process_zero() and (folder / CONFIG_NAME).is_file():
             self.card.write(folder, self.accelerator.unwrap_model(self.model))
+
+    def _require_published(self) -> None:
+        if self.args.push_to_hub and (self.card is None or self.card.repo_id is None):
+            raise ValueError(
+                "push_to_hub=True needs `publish(task, record, repo, license)` before: it says where to push, as "
+                "`avb_hf.training.hub.check_push` finds out, and what the card tells"
+            )
 
     def save_merged(self, folder: Path) -> None:
         """Write the model as it would be at the end of the training, adapters merged, with the card of a checkpoint."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -40,11 +41,13 @@ def model_files(folder: str | Path, more: tuple[str, ...] = ()) -> dict[str, Pat
 
 
 def open_stage(folder: Path, step: int) -> Path:
-    """Make an empty folder for a push below a run's folder; `clear_stages` deletes those that a killed run left."""
-    stage = folder / STAGES.replace("*", str(step))
-    shutil.rmtree(stage, ignore_errors=True)
-    stage.mkdir(parents=True)
-    return stage
+    """Make an empty folder for a push below a run's folder; `clear_stages` deletes those that a killed run left.
+
+    A step may be pushed twice, the second time while the first push still reads its own folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before, after = STAGES.split("*")
+    return Path(tempfile.mkdtemp(after, f"{before}{step}-", folder))
 
 
 def clear_stages(folder: Path) -> None:

@@ -89,13 +89,16 @@ class RunCard:
         self._write(folder, model, splits[:1], progress)
 
     def is_current(self, folder: Path) -> bool:
-        """Whether the card in a folder, if there is one, names the place and licence that this one would, or stays."""
+        """Whether the card in a folder names the licence and the repository that are asked for, if any, or stays."""
+        if self.repo_id is None and self.license is None:
+            return True
         if not (folder / CARD_FILE).is_file():
             return False
         if not is_ours(folder / CARD_FILE):
             return True
         card = ModelCard.load(folder / CARD_FILE)
-        return card.data.license == self.license and f"avb predict {self.repo_id or folder} " in card.content
+        is_named = self.repo_id is None or f"avb predict {self.repo_id} " in card.content
+        return card.data.license == self.license and is_named
 
     def _write(self, folder: Path, model: PreTrainedModel, splits: list[SplitScores], progress: str | None) -> None:
         path = folder / CARD_FILE

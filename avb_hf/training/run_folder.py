@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from avb_hf.card_marker import is_ours
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.sources import resolve_commit
 from avb_hf.data.splits import write_split_table
+from avb_hf.folder_lock import locked
 from avb_hf.model.card_vocal_burst import CARD_FILE
 from avb_hf.training.arguments import RunArguments
 from avb_hf.training.checkpoints import (
@@ -76,15 +79,30 @@ def settle(folder: str | Path, run_args: RunArguments, model_args: Any, data: Da
     return checkpoint
 
 
+@contextmanager
+def claimed(folder: str | Path, run_args: RunArguments) -> Iterator[None]:
+    """Keep other runs away from the output folder, unless this one is only to be rehearsed; all processes call this.
+
+    Args:
+        folder: The output folder; it may not exist yet, and is taken away again if nothing comes to lie in it.
+        run_args: Whether the run is rehearsed.
+
+    Raises:
+        ValueError: On every process, if another run works on the folder, or it is a file.
+    """
+    with ExitStack() as stack:
+        if not (run_args.dry_run or run_args.estimate):
+            on_first(lambda: stack.enter_context(locked(_require_folder(folder))))
+        yield
+
+
 def check_output_dir(folder: str | Path, resume: str | None, overwrite: bool) -> None:
     """Refuse a folder that holds anything, unless the run there is resumed or overwritten.
 
     Raises:
         ValueError: If the folder is used, holds files that no run of ours left, or is to be resumed and holds no run.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output_dir {folder} is a file")
+    folder = _require_folder(folder)
     if resume is not None and overwrite:
         raise ValueError("--resume goes on with a run, --overwrite deletes it: give one of them")
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -110,6 +128,13 @@ def check_output_dir(folder: str | Path, resume: str | None, overwrite: bool) ->
             f"--overwrite deletes what a run left, but {folder} holds neither {RESOLVED_CONFIG} nor a checkpoint: "
             "choose another --output_dir"
         )
+
+
+def _require_folder(folder: str | Path) -> Path:
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir {folder} is a file")
+    return folder
 
 
 def clear_output_dir(folder: str | Path) -> None:

@@ -25,7 +25,7 @@ FREE_TO_CHANGE = {
     "do_eval", "do_predict", "report_to", "run_name", "team_name", "submission", "output_dir", "transformers_version",
     "expect_world_size", "local_rank", "dataloader_num_workers", "estimate", "push_to_hub", "hub_model_id",
     "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision", "resume_from_hub", "license",
-    "model_revision", "data_dir", "manifest", "split_file",
+    "model_revision", "data_dir", "manifest", "split_file", "ddp_timeout",
 }  # fmt: skip
 # Flags that mean nothing where nothing is trained, and are turned off there.
 OF_TRAINING = {"eval_strategy", "save_strategy", "load_best_model_at_end"}

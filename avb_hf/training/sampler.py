@@ -1,18 +1,24 @@
-"""The order of training clips: random in every epoch, yet clips of like length side by side."""
+"""The order of clips: in training random in every epoch, yet of like length side by side; else the longest first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import torch
+from datasets import Dataset
 from torch.utils.data import Sampler
+
+# By what share lengths are blurred before they are sorted, where one pool holds all clips; by less where there are more
+# pools, since those are drawn anew in every epoch.
+BLUR = 0.05
 
 
 class EpochLengthSampler(Sampler[int]):
     """Draw all clips once an epoch, in an order that follows from seed and epoch alone.
 
-    Clips are shuffled and cut into pools of some batches; each pool is sorted by length and cut into batches, and the
-    batches of the epoch are shuffled. So a batch has little padding, and the order can be made again after a resume.
+    Clips are shuffled and cut into pools of some batches; each pool is sorted by slightly blurred lengths and cut into
+    batches, and the batches of the epoch are shuffled; what does not fill a batch comes last. So a batch has little
+    padding and other mates in every epoch, and the order can be made again after a resume.
 
     Args:
         lengths: Duration of each clip, in any unit.
@@ -38,14 +44,18 @@ class EpochLengthSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         shuffled = torch.randperm(len(self.lengths), generator=generator)
-        pools = shuffled.split(self.batch_size * self.pool)
-        batches = [
-            batch for pool in pools for batch in pool[self.lengths[pool].argsort(stable=True)].split(self.batch_size)
-        ]
-        # A short batch must stay last: behind it, batches would be cut at other places.
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        short = [batch for batch in batches if len(batch) < self.batch_size]
-        for index in torch.randperm(len(full), generator=generator).tolist():
-            yield from full[index].tolist()
-        for batch in short:
-            yield from batch.tolist()
+        filled = len(shuffled) - len(shuffled) % self.batch_size
+        turns = torch.randperm(filled // self.batch_size, generator=generator).tolist()
+        pools = shuffled[:filled].split(self.batch_size * self.pool)
+        blur = 1 + BLUR / len(pools) * (2 * torch.rand(len(self.lengths), generator=generator) - 1)
+        blurred = self.lengths * blur
+        batches = [batch for pool in pools for batch in pool[blurred[pool].argsort()].split(self.batch_size)]
+        for turn in turns:
+            yield from batches[turn].tolist()
+        yield from shuffled[filled:].tolist()
+
+
+def longest_first(split: Dataset) -> list[int]:
+    """Return the indices of a split's clips by falling duration."""
+    durations = torch.tensor(split.with_format(None)["duration"][:])
+    return durations.argsort(descending=True, stable=True).tolist()

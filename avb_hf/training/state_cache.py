@@ -22,8 +22,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from avb_hf.data.contents import file_stamp, open_content
-from avb_hf.data.user_cache import cache_folder
-from avb_hf.whole_files import whole_file, write_json
+from avb_hf.data.user_cache import cache_folder, writing_to_cache
+from avb_hf.whole_files import read_json, whole_file, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,13 @@ class ClipStamp:
         """Read the file, and add the digest of its content."""
         with open_content(self.path) as file:
             return ClipStamp(self.path, self.size, self.mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def is_current(self) -> bool:
+        """Whether the file is there as it was stamped, by size and time."""
+        try:
+            return file_stamp(self.path) == (self.size, self.mtime_ns)
+        except OSError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -111,21 +118,35 @@ class StateCache:
                 found[path] = entry
         return found
 
-    def write(self, states: Sequence[tuple[str, Tensor]]) -> None:
+    def make_folder(self) -> None:
+        """Make the folder and say in it what the states depend on.
+
+        Raises:
+            ValueError: If that cannot be written.
+        """
+        with writing_to_cache():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / FACTS).is_file():
+                write_json(self.folder / FACTS, self.facts)
+
+    def write(self, states: Sequence[tuple[ClipStamp, Tensor]]) -> None:
         """Keep the states of some clips, in one file that is there whole or not at all.
 
         Args:
-            states: Path of each clip and its states of shape `(frames, width)`.
+            states: Each clip's stamp with its digest, taken before the clip was read, and its states of shape
+                `(frames, width)`.
+
+        Raises:
+            ValueError: If a file is no more as it was stamped, or the cache cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / FACTS).is_file():
-            write_json(self.folder / FACTS, self.facts)
+        self.make_folder()
         tensors, metadata = {}, {}
-        for path, tensor in states:
-            stamp = ClipStamp.of(path).with_digest()
+        for stamp, tensor in states:
+            if not stamp.is_current():
+                raise ValueError(f"{stamp.path} has changed while it was read: start again once it stays as it is")
             tensors[stamp.digest] = tensor.contiguous()
             metadata[stamp.digest] = json.dumps(asdict(stamp) | {"crc": _crc(tensor)})
-        with whole_file(self.folder / f"{uuid.uuid4().hex}.safetensors") as draft:
+        with writing_to_cache(), whole_file(self.folder / f"{uuid.uuid4().hex}.safetensors") as draft:
             save_file(tensors, draft, metadata=metadata)
 
     def load(self, entry: Entry) -> Tensor:
@@ -156,26 +177,20 @@ class CacheSummary:
 
     Attributes:
         folder: Where it lies; its name is the key.
-        facts: What the states depend on.
+        facts: What the states depend on; None where that is damaged or missing.
         num_clips: Number of clips.
         size: Bytes on disk.
     """
 
     folder: Path
-    facts: dict[str, Any]
+    facts: dict[str, Any] | None
     num_clips: int
     size: int
 
 
 def list_caches() -> list[CacheSummary]:
     """Return all caches of frozen states."""
-    caches = []
-    for path in sorted(states_folder().glob(f"*/{FACTS}")):
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        _, by_digest = read_shards(path.parent)
-        size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
-        caches.append(CacheSummary(path.parent, facts, len(by_digest), size))
-    return caches
+    return [_summarise(path) for path in sorted(states_folder().glob("*")) if path.is_dir()]
 
 
 def clear_cache(key: str) -> int:
@@ -215,6 +230,16 @@ def read_shards(folder: Path) -> tuple[dict[tuple[str, int, int], list[Entry]], 
             by_digest[name].append(entry)
             by_stamp[tuple(stamp)].append(entry)
     return by_stamp, by_digest
+
+
+def _summarise(folder: Path) -> CacheSummary:
+    try:
+        facts = read_json(folder / FACTS)
+    except (OSError, ValueError):
+        facts = None
+    _, by_digest = read_shards(folder)
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return CacheSummary(folder, facts if isinstance(facts, dict) else None, len(by_digest), size)
 
 
 def _crc(tensor: Tensor) -> int:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
@@ -18,10 +20,12 @@ from transformers import (
     ProgressCallback,
     SequenceFeatureExtractor,
 )
+from transformers.trainer_utils import EvalLoopOutput
 
 from avb_hf.data.collator import VocalBurstCollator
 from avb_hf.evaluation.metrics import METRICS
 from avb_hf.tasks import TaskSpec
+from avb_hf.training.activation_checkpointing import checkpoint_activations
 from avb_hf.training.arguments import CccScope, RunArguments
 from avb_hf.training.compiled import compile_blocks
 from avb_hf.training.exact import EffectiveBatch, require_uncut_batches
@@ -29,11 +33,11 @@ from avb_hf.training.finite import FiniteGradients
 from avb_hf.training.loader import EpochDataLoader, ProcessBatchSampler
 from avb_hf.training.lora import is_adapted
 from avb_hf.training.optimizer import OPTIMIZERS, parameter_groups
-from avb_hf.training.precision import settle_precision, typical_clips
+from avb_hf.training.precision import collate, read_frozen, settle_precision, typical_clips
 from avb_hf.training.processes import raise_everywhere
 from avb_hf.training.progress import Bars, EpochLine, HeadlineMustExist
 from avb_hf.training.publishing_trainer import PublishingTrainer
-from avb_hf.training.sampler import EpochLengthSampler
+from avb_hf.training.sampler import EpochLengthSampler, longest_first
 from avb_hf.training.training_arguments import VocalBurstTrainingArguments
 
 HEAD_TO_BACKBONE = 0.1
@@ -144,6 +148,16 @@ class VocalBurstTrainer(PublishingTrainer):
         self._norm_of_step = float(super()._get_grad_norm(model, grad_norm=grad_norm))
         return self._norm_of_step
 
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Take the longest clips first, so that batches have little padding, and return all in the dataset's order."""
+        output = super().evaluation_loop(dataloader, *args, **kwargs)
+        back = np.argsort(longest_first(dataloader.dataset))
+        labels = None if output.label_ids is None else output.label_ids[back]
+        return output._replace(predictions=output.predictions[back], label_ids=labels)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> list[int]:
+        return longest_first(eval_dataset)
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -202,6 +216,8 @@ class VocalBurstTrainer(PublishingTrainer):
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
         )
 
     def _compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
@@ -243,18 +259,18 @@ def make_trainer(
         raise ValueError("--early_stopping_patience needs evaluations, got --eval_strategy no")
     if run_args.dry_run or run_args.estimate:
         args.output_dir = tempfile.gettempdir()  # transformers makes this folder
-    if args.torch_compile:  # first, so that the precision is timed of what will run
+    # Both before the precision is timed, and before anything is tried or estimated: of what will run.
+    if args.activation_checkpointing:
+        checkpoint_activations(model, args.activation_checkpointing_kwargs)
+    if args.torch_compile:
         compile_blocks(model, str(args.torch_compile_backend), args.torch_compile_mode, args.device)
     collator = VocalBurstCollator(feature_extractor, task)
 
     def make_batch() -> dict[str, Tensor]:
         most = TIMED_CLIPS if args.device.type == "cpu" else args.train_batch_size
         clips = typical_clips(splits["train"], min(args.train_batch_size, most))
-        batch = collator([splits["train"][index] for index in clips])
-        if model.frozen_blocks is None or run_args.cache == "off":
-            return batch
-        states, num_frames = model.run_frozen(batch["input_values"], batch["attention_mask"])
-        return {"frozen_states": states, "num_frames": num_frames, "labels": batch["labels"]}
+        batch = collate(splits["train"], clips, collator, model.device)
+        return batch if model.frozen_blocks is None or run_args.cache == "off" else read_frozen(model, batch)
 
     seconds = settle_precision(args, run_args.precision, computes_in_bf16, model, make_batch)
     trainer = VocalBurstTrainer(

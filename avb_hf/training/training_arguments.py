@@ -61,6 +61,9 @@ class VocalBurstTrainingArguments(CommonArguments, TrainingArguments):
     logging_nan_inf_filter: bool = HfArg(default=False, help="hide losses that are not finite; never a good idea")
     remove_unused_columns: bool = HfArg(default=False, help="must stay off: clips are decoded on the fly")
     restore_callback_states_from_checkpoint: bool = HfArg(default=True, help="early stopping survives a resume")
+    ddp_timeout: int = HfArg(
+        default=30 * 24 * 3600, help="seconds that processes wait for each other, as while the first one pushes"
+    )
     ddp_find_unused_parameters: bool | None = HfArg(default=False, help="our models leave no parameter unused")
 
     def __post_init__(self) -> None:

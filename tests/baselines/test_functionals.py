@@ -183,6 +183,7 @@ def test_clips_that_are_too_short_are_named(simple_functionals, splits):
         extract_functionals(splits, longer, DATA, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_functionals_of_real_bursts_are_finite_and_differ(opensmile, emogator_dir, cache_dir):
     splits = load_corpus(TASKS["emogator"], DataArguments(source="emogator", data_dir=str(emogator_dir)))

@@ -139,6 +139,7 @@ def test_training_is_that_of_a_plain_loop(task):
     np.testing.assert_allclose(mlp.predict(validation.functionals), kept[best], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_a_planted_signal_is_learnt(task):
     train, validation, test = (make_examples(task, count, seed=count) for count in (200, 100, 101))

@@ -63,6 +63,7 @@ def independent_headline(task, labels, predictions):
     return float(np.mean(each))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AVB_TASKS)
 def test_files_and_scores(run, corpus_dir, name):
     task = TASKS[name]

@@ -56,6 +56,7 @@ def read_predictions(folder):
     return pd.read_csv(folder / "predictions.csv", dtype={"file_id": str}).set_index("file_id")
 
 
+@pytest.mark.slow
 def test_it_leaves_what_a_training_leaves(finished):
     task, _, folder = finished
     names = {path.name for path in folder.iterdir() if not path.name.startswith("checkpoint-")}
@@ -97,6 +98,7 @@ def test_it_passes_the_audit(finished, corpus_dir, capsys):
     assert lines[-1] == "pass"
 
 
+@pytest.mark.slow
 def test_it_scores_a_corpus(finished, corpus_dir, tmp_path):
     task, _, folder = finished
     assert run("predict", [str(folder), str(corpus_dir), "--output", str(tmp_path / "scores.csv")]) == 0

@@ -5,6 +5,7 @@ import os
 import signal
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
@@ -274,6 +275,22 @@ def test_a_clip_with_nan_stops_the_run_and_names_step_and_clip(
     assert "File_ID 00002" in message
     assert "NaN" in message
     assert checkpoints(tmp_path / "run") == [(3, None)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_validation_clip_that_cannot_be_read_is_named(make_corpus, tiny_flags, tmp_path, capsys, workers):
+    corpus = make_corpus(tmp_path / "corpus")
+    labels = pd.read_csv(corpus / "labels" / "two_info.csv", dtype=str)
+    file_id = labels.loc[labels["Split"] == "Val", "File_ID"].iloc[0].strip("[]")
+    path = corpus / "audio" / "any" / f"{file_id}.wav"
+    samples, rate = soundfile.read(path, dtype="float32")
+    soundfile.write(path, np.append(samples[:-1], np.float32("nan")), rate, subtype="FLOAT")
+    flags = [*tiny_flags, "--data_dir", str(corpus), "--task", "two", "--output_dir", str(tmp_path / "run")]
+    assert run("train", [*flags, "--dataloader_num_workers", workers]) == 2
+    (message,) = (line for line in capsys.readouterr().err.splitlines() if "avb train: " in line)
+    assert f"File_ID {file_id}" in message
+    assert "NaN" in message
 
 
 def test_changed_clips_are_refused_on_resume(make_corpus, tiny_flags, tmp_path, capsys):

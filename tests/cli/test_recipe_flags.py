@@ -93,6 +93,7 @@ def cases():
             yield pytest.param(recipe, flag, marks=[pytest.mark.slow] * EFFECTS[flag].trains)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(("recipe", "flag"), cases())
 def test_a_flag_does_what_it_says(recipe, flag, make):
     effect, own = EFFECTS[flag], RECIPES[recipe][flag]

@@ -192,6 +192,7 @@ def test_what_was_published_is_not_trained_in_two_processes(corpus_dir, tiny_bac
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_audit_names_the_unmasked_pooling(train, capsys):
     folder, _ = train("released", "--pooling", "mean")
     capsys.readouterr()
@@ -199,6 +200,7 @@ def test_an_audit_names_the_unmasked_pooling(train, capsys):
     assert "FAIL, probably since pooling_mask is false: mean pooling reads padded frames" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "norm"), [("two", " (its batch norm, in training, did take padded frames)"), ("type", "")]
 )
@@ -210,6 +212,7 @@ def test_an_audit_names_the_unmasked_pooling_where_no_score_shows_it(train, task
     assert told.startswith(f"pooling_mask is false: last pooling picks one frame, so no score shows it{norm};")
 
 
+@pytest.mark.slow
 def test_an_audit_passes_what_the_paper_says(train, caplog):
     folder, _ = train("paper", "--pooling", "mean")
     caplog.clear()

@@ -51,6 +51,29 @@ def test_commands_are_printed_a_line_each(corpus_dir, tmp_path, capsys, calls, m
     assert [line[line.index("--seed") + 1] for line in lines] == ["1"] * 4 + ["2"] * 4 + ["3"] * 4
 
 
+@pytest.mark.parametrize("words", [["--train_flags", "--bf16"], ["--train_flags=--bf16"], ["--train-flags", "--bf16"]])
+def test_a_single_flag_of_the_training_is_no_flag_of_this_command(words, corpus_dir, tmp_path, capsys, calls):
+    flags = ["--data_dir", str(corpus_dir), "--output_dir", str(tmp_path), "--seeds", "1"]
+    assert main(["--tables", "III", *words, *flags, "--print_commands"]) == 0
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.count("--bf16") for line in lines] == [1] * 4
+
+
+def test_train_flags_without_a_value_are_a_mistake(tmp_path):
+    with pytest.raises(ValueError, match=r"argument --train_flags.*: expected one argument"):
+        main(["--tables", "III", "--output_dir", str(tmp_path), "--train_flags"])
+
+
+def test_what_was_typed_wins_over_the_recipe_be_it_a_default(corpus_dir, tmp_path, capsys, calls):
+    flags = ["--tables", "III", "--recipe", "released", "--data_dir", str(corpus_dir), "--output_dir", str(tmp_path)]
+    channels = []
+    for typed in ([], ["--channels", "mean"], ["--channels=mean"]):
+        assert main([*flags, *typed, "--seeds", "1", "--print_commands"]) == 0
+        lines = [shlex.split(line)[4:] for line in capsys.readouterr().out.splitlines()]
+        channels.append({train.parse(line)[0].channels for line in lines})
+    assert channels == [{"first"}, {"mean"}, {"mean"}]
+
+
 def test_runs_are_processes_of_their_own(corpus_dir, tmp_path, calls, capsys):
     assert main(["--tables", "II", "--data_dir", str(corpus_dir), "--output_dir", str(tmp_path), "--seeds", "5"]) == 1
     assert len(calls) == 8

@@ -153,6 +153,7 @@ def test_the_record_of_the_run(finished, corpus_dir):
     assert record["model"]["states_norm"] == "none"
 
 
+@pytest.mark.slow
 def test_the_corpus_is_described_once(corpus_dir, tiny_flags, tmp_path, monkeypatch):
     looks = []
     for name in ("fingerprint", "describe_audio"):

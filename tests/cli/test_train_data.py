@@ -41,6 +41,7 @@ def relabelled(make_corpus, tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placeholder", ["", "0.5", "-1"])
 def test_an_unlabelled_test_split_is_predicted_and_not_scored(command, relabelled, tmp_path, placeholder):
     def hide(table):
@@ -63,6 +64,7 @@ def test_without_a_test_split_nothing_is_predicted_there(command, relabelled, tm
     assert not (out / "test_results.json").exists()
 
 
+@pytest.mark.slow
 def test_a_task_file_and_other_audio(command, make_corpus, tmp_path):
     corpus = make_corpus(tmp_path / "corpus", ".flac", 48_000, 2)
     task = tmp_path / "valence.yaml"
@@ -111,6 +113,7 @@ def manifest_run(manifest, tiny_flags, tmp_path):
     return go
 
 
+@pytest.mark.slow
 def test_a_manifest_of_words(manifest_run):
     out = manifest_run("--label_columns", "word")
     config = load(out, "config.json")
@@ -126,6 +129,7 @@ def test_a_manifest_of_words(manifest_run):
     assert "test_uar" in load(out, "all_results.json")
 
 
+@pytest.mark.slow
 def test_a_manifest_of_numbers_without_a_range(manifest_run, tmp_path):
     out = manifest_run("--label_columns", "pleasure", "tension", "--split_column", "part")
     config = load(out, "config.json")
@@ -182,6 +186,7 @@ def test_a_nan_sample_ends_the_run_and_is_named(command, relabelled, capsys):
     assert re.search(r"File_ID 00001 \(.*00001.wav\): holds NaN or infinite samples", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_bad_audio_may_be_left_out(command, relabelled, tmp_path, capsys):
     corpus = relabelled(leave_alone)
     soundfile.write(corpus / "audio" / "any" / "00001.wav", np.full(8_000, np.nan), 16_000, subtype="FLOAT")

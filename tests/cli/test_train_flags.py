@@ -43,10 +43,13 @@ def test_a_dry_run_checks_the_output_folder_too(command, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "config.json").write_text("old")
     assert command("--dry_run") == 2
+    assert command("--dry_run", "--overwrite") == 2, "no run of ours left it"
+    (tmp_path / "out" / "resolved_config.json").write_text("{}")
     assert command("--dry_run", "--overwrite") == 0
     assert (tmp_path / "out" / "config.json").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_a_used_folder_is_refused_and_overwritten_on_request(command, tmp_path, capsys):
     assert command() == 0
     stamp = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
@@ -67,6 +70,7 @@ def test_a_team_name_is_refused_before_training(command, tmp_path, team):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_max_train_samples(command, tmp_path, capsys):
     assert command("--max_train_samples", "5", "--max_eval_samples", "4") == 0
     audio = load(tmp_path / "out", "resolved_config.json")["audio"]
@@ -74,6 +78,7 @@ def test_max_train_samples(command, tmp_path, capsys):
     assert "train: 5 clips" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_early_stopping_by_flag(command, tmp_path):
     still = ["--learning_rate", "0", "--backbone_learning_rate", "0", "--num_train_epochs", "9"]
     assert command(*still, "--early_stopping_patience", "1") == 0

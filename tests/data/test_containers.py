@@ -49,6 +49,7 @@ def test_formats_are_known_by_their_first_bytes(tmp_path, magic):
     assert write(tmp_path / "a", **FORMATS[magic])[:4] == magic
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kwargs", ALL, ids=str)
 @pytest.mark.parametrize("frames", [1, 999, 16_001, 150_000])
 def test_a_whole_file_is_not_cut(tmp_path, kwargs, frames):
@@ -57,6 +58,7 @@ def test_a_whole_file_is_not_cut(tmp_path, kwargs, frames):
     assert check(tmp_path / "a", content + b"TAG of another program") is None
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kwargs", ALL, ids=str)
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
 def test_a_file_without_its_end_is_cut(tmp_path, kwargs, share):

@@ -172,6 +172,7 @@ def test_every_kind_is_planted():
     assert not set(TOGETHER) & set(ALONE)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_defect_is_found_by_name_and_none_is_invented(corpus, kind):
     file_id = (TOGETHER | ALONE)[kind](corpus)

@@ -218,6 +218,7 @@ def write_for_ever(paths, time):
         index.save()
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_while_they_write_leave_a_whole_table(paths, cache, caplog):
     expected = read_all(paths)
     many = [paths[0].with_name(f"{number}.wav") for number in range(300)]

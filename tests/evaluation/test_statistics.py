@@ -71,6 +71,7 @@ def test_headlines_are_those_of_the_metrics(task):
     assert found == METRICS[task.metric](preds, labels, task)[task.metric]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn, of classes that a resample lacks
 @pytest.mark.parametrize("by_speaker", [False, True])
 @pytest.mark.parametrize("task", [REGRESSION, TYPE], ids=lambda task: task.metric)
@@ -192,6 +193,7 @@ def simulated(rng, speakers, clips, spread):
     return np.eye(8)[np.where(is_right, labels, (labels + 1) % 8)], labels, np.repeat(np.arange(speakers), clips)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spread", "by_speaker", "low", "high"),
     [(0.0, False, 0.88, 0.99), (0.3, True, 0.86, 0.99), (0.3, False, 0.0, 0.75)],

@@ -35,6 +35,8 @@ def leave_results(argv, noise=0.1):
     results, parts = {}, []
     for word, (split, prefix) in SPLITS.items():
         rows = table[table["Split"] == word]
+        if rows.empty:
+            continue
         if task.is_classification:
             labels = rows[task.class_column].map(lambda name: task.labels.index(name) if name in task.labels else -100)
             labels = labels.to_numpy()
@@ -54,7 +56,8 @@ def leave_results(argv, noise=0.1):
     ids = [file_id for file_ids, _, _ in parts for file_id in file_ids]
     splits = [split for file_ids, split, _ in parts for _ in file_ids]
     write_predictions(folder / "predictions.csv", ids, splits, np.concatenate([part[2] for part in parts]), task)
-    write_contest_file(folder, flag_of(argv, "--team_name"), 1, parts[1][0], parts[1][2], task)
+    if len(parts) == 2:
+        write_contest_file(folder, flag_of(argv, "--team_name"), 1, parts[1][0], parts[1][2], task)
     (folder / "all_results.json").write_text(json.dumps(results))
     for name in MODEL_FILES:
         (folder / name).write_text("what was trained")
@@ -126,4 +129,4 @@ def settings_of():
 def some_jobs(settings_of, corpus_dir, tmp_path):
     """The four jobs of Table III with two seeds."""
     scores = [score for score in read_published() if score.table == "III"]
-    return make_jobs(runs_of(scores, settings_of(corpus_dir))[:2], (1, 2), tmp_path, "team")
+    return make_jobs(runs_of(scores, settings_of(corpus_dir))[:2], (1, 2), tmp_path)

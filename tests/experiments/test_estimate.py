@@ -29,7 +29,7 @@ def test_an_estimate_is_told_in_words_too():
     words = TOLD.splitlines()
     assert words[1:4] == [
         "frozen states, once: 1 h 30 min, 13.60 GB",
-        "an epoch: 0 h 30 min of training, 0 h 03 min of evaluation, bfloat16",
+        "an epoch: 0 h 30 min of training, 0 h 03 min an evaluation, bfloat16",
         "the run: 12 h 00 min at most; peak memory 5.25 GiB",
     ]
     assert "frozen states" not in str(dataclasses.replace(ESTIMATE, filling_hours=0, states_gb=0))
@@ -54,7 +54,7 @@ def test_costs_add_up(settings_of, corpus_dir, tmp_path):
         return TOLD
 
     scores = [score for score in read_published() if score.table in ("III", "V") and score.backbone != "end2you"]
-    jobs = make_jobs(runs_of(scores, settings_of(corpus_dir)), (1, 2), tmp_path, "team")
+    jobs = make_jobs(runs_of(scores, settings_of(corpus_dir)), (1, 2), tmp_path)
     lines = estimate_jobs(jobs, ask).splitlines()
     assert len(asked) == 2  # a kind is a backbone and a head; loss and task cost the same
     assert all(argv[-1] == "--estimate" for argv in asked)
@@ -67,6 +67,23 @@ def test_costs_add_up(settings_of, corpus_dir, tmp_path):
     assert lines[2].startswith(f"all 16 runs: {int(hours)} h 00 min at most, one after another")
     assert lines[3].startswith("disk: 6.4 GB of models and 1.6 GB of checkpoints while a run lasts in ")
     assert "27.2 GB of frozen states in " in lines[3]
+
+
+def hours_told(jobs):
+    return [line for line in estimate_jobs(jobs, lambda argv: TOLD).splitlines() if line.startswith("large-lv60k, ")]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--num_train_epochs", "3"), ("--num_train_epochs=3",), ("--num_train_epochs", "9", "--num-train-epochs", "3"),
+        ("--max_steps", "100"),
+    ],
+)  # fmt: skip
+def test_epochs_and_steps_that_the_users_flags_set_are_what_counts(flags, settings_of, corpus_dir, tmp_path):
+    scores = [score for score in read_published() if score.table in ("III", "V") and score.backbone == "large-lv60k"]
+    jobs = make_jobs(runs_of(scores, settings_of(corpus_dir, train_flags=flags)), (1,), tmp_path)
+    assert hours_told(jobs) == [f"large-lv60k, rnn lstm: {len(jobs)} runs of 10 h 30 min, 5.25 GiB of memory"]
 
 
 def test_nothing_left_costs_nothing():

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 
 from avb_hf.cli import train
+from avb_hf.data.arguments import DataArguments
 from avb_hf.experiments.arguments import TABLES
 from avb_hf.experiments.grid import END2YOU, EXTRACTORS, RECIPES, TINY, run_of, runs_of
-from avb_hf.experiments.jobs import Job, data_words
+from avb_hf.experiments.jobs import LOCATIONS, Job, Run, data_words
 from avb_hf.experiments.published import COLUMNS, read_published
 from avb_hf.experiments.tables import LAYOUTS
+from avb_hf.tasks import TASKS
+from avb_hf.training.run_record import FREE_TO_CHANGE
 
 PAPER = Path(__file__).resolve().parents[3] / "shared" / "paper" / "results.csv"
 
@@ -20,7 +23,7 @@ def settings(settings_of, corpus_dir):
 
 
 def parse(run, folder, seed=7):
-    return train.parse(Job(run, seed, folder, "Owls").argv[1:])[:4]
+    return train.parse(Job(run, seed, folder).argv[1:])[:4]
 
 
 def test_the_published_scores_are_there_in_order():
@@ -50,6 +53,7 @@ def test_scores_share_runs(settings):
     assert len(by_table["I"] & by_table["IV"]) == len(by_table["I"] & by_table["V"]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_each_run_trains_what_its_score_says(recipe, settings, tmp_path):
     settings = dataclasses.replace(settings, recipe=recipe)
@@ -69,12 +73,15 @@ def test_the_baseline_is_a_run_of_its_own(settings, tmp_path):
     from avb_hf.cli.baseline import EMO18
 
     score = next(score for score in read_published() if score.backbone == END2YOU)
-    argv = Job(run_of(score, settings), 3, tmp_path, "Owls").argv
+    argv = Job(run_of(score, settings), 3, tmp_path).argv
     assert argv[:2] == ["baseline", "emo18"]
     data, _, run_args, args = train.parse(argv[2:], EMO18)[:4]
     assert (data.task, args.num_train_epochs, args.seed, run_args.resume) == ("two", 30, 3, "auto")
+    proposed = parse(run_of(next(s for s in read_published() if s.backbone != END2YOU), settings), tmp_path)[2]
+    assert run_args.precision == proposed.precision == "fp32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_tiny_runs_have_flags_that_fit_together(recipe, settings, tmp_path):
     settings = dataclasses.replace(settings, recipe=recipe, scale=TINY, train_flags=RECIPES[recipe])
@@ -94,6 +101,24 @@ def test_other_flags_make_another_folder(settings, corpus_dir, tmp_path):
     assert len(keys) == 4
     assert run_of(score, settings).key == run_of(score, settings).key
     assert run_of(score, settings).key.startswith("culture-large-lv60k-lstm-last-ccc-50-")
+
+
+def test_where_the_data_lie_makes_no_other_folder_but_stays_in_the_words():
+    assert set(LOCATIONS) == {"--data_dir", "--manifest", "--split_file"}
+    assert {flag.removeprefix("--") for flag in LOCATIONS} <= FREE_TO_CHANGE
+
+    def run_on(place, task="mine.yaml", dataset="clips"):
+        data = DataArguments(
+            source="manifest", data_dir=f"{place}/audio", manifest=f"{place}/table.csv", task=f"{place}/{task}",
+            dataset_name=f"{place}/{dataset}", split_file=f"{place}/split.csv",
+        )  # fmt: skip
+        return Run("label", ("train", *data_words(data)), TASKS["two"])
+
+    assert run_on("/a").key == run_on("/b").key
+    assert run_on("/a").words != run_on("/b").words
+    assert len({run_on(*names).key for names in (("/a",), ("/a", "other.yaml"), ("/a", "mine.yaml", "other"))}) == 3
+    hub, other = (Run("label", ("train", "--dataset_name", f"{owner}/clips"), TASKS["two"]) for owner in ("me", "you"))
+    assert hub.key != other.key
 
 
 def test_the_users_flags_win(settings, tmp_path):

@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import audmetric
 import numpy as np
@@ -33,7 +34,7 @@ def carried_out_well(study, new_avb, tmp_path_factory):
 
 
 def carried_out(study, avb, root, seeds=(1, 2)):
-    return study.report(carry_out(make_jobs(study.runs, seeds, root, "team"), avb), root)
+    return study.report(carry_out(make_jobs(study.runs, seeds, root), avb), root)
 
 
 def read(root):
@@ -53,6 +54,7 @@ def test_runs_differ_in_pooling_mask_and_rnn_alone(study, tmp_path):
         assert (model.model_name_or_path, args.num_train_epochs) == ("some/backbone", 2)
 
 
+@pytest.mark.slow
 def test_the_table_has_scores_and_paired_differences(carried_out_well):
     root, report = carried_out_well
     rows = read(root)
@@ -100,6 +102,7 @@ def test_differences_are_paired_by_speaker(carried_out_well, with_speakers):
     assert found == pytest.approx([differences.mean(), low, high], abs=0.006)
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_and_a_failure(study, fake_avb, tmp_path):
     def kill(argv):
         raise KeyboardInterrupt
@@ -120,6 +123,66 @@ def test_a_corpus_without_speakers_is_refused_before_anything_runs(corpus_dir):
     data = DataArguments(data_dir=str(corpus_dir), task="two")
     with pytest.raises(ValueError, match="the study compares speakers"):
         PaddingStudy(data, TASKS["two"], "some/backbone", ())
+
+
+@pytest.fixture
+def corpus_with(with_speakers, tmp_path):
+    """Give a function that copies the corpus with speakers with its label table changed by another function."""
+
+    def make(change):
+        folder = tmp_path / "changed"
+        shutil.copytree(with_speakers, folder)
+        path = folder / "labels" / "two_info.csv"
+        change(pd.read_csv(path, dtype={"File_ID": str})).to_csv(path, index=False)
+        return DataArguments(data_dir=str(folder), task="two")
+
+    return make
+
+
+def test_a_corpus_without_a_test_split_is_compared_on_validation(corpus_with, fake_avb, tmp_path):
+    data = corpus_with(lambda table: table[table["Split"] != "Test"])
+    study = PaddingStudy(data, TASKS["two"], "some/backbone", ())
+    report = carried_out(study, fake_avb, tmp_path, (1,))
+    assert report.is_complete
+    assert {row["split"] for row in read(tmp_path)} == {"val"}
+    assert "## Validation" in report.text
+    assert "## Test" not in report.text
+
+
+def test_a_corpus_of_training_clips_alone_is_refused(corpus_with):
+    data = corpus_with(lambda table: table[table["Split"] == "Train"])
+    with pytest.raises(ValueError, match="the corpus has neither split"):
+        PaddingStudy(data, TASKS["two"], "some/backbone", ())
+
+
+@pytest.mark.parametrize(("word", "split"), [("Val", "validation"), ("Test", "test")])
+def test_a_split_of_one_speaker_is_refused_by_name(word, split, corpus_with):
+    data = corpus_with(lambda table: table.assign(Speaker=table["Speaker"].where(table["Split"] != word, "Ann")))
+    with pytest.raises(ValueError, match=rf"the {split} split needs two or more .* got clips by speaker {{'Ann': 9}}"):
+        PaddingStudy(data, TASKS["two"], "some/backbone", ())
+
+
+def test_speakers_are_counted_among_the_clips_that_are_drawn(with_speakers):
+    data = DataArguments(data_dir=str(with_speakers), task="two", max_eval_samples=2)
+    with pytest.raises(ValueError, match="the validation split needs two or more with 2 clips or more each"):
+        PaddingStudy(data, TASKS["two"], "some/backbone", ())
+
+
+def test_a_seed_that_failed_in_one_system_is_no_part_of_its_differences(study, fake_avb, tmp_path):
+    """The second seed of `last` without RNN fails: its differences are those of the first seed alone."""
+    alone = tmp_path / "alone"
+    failing = [run.label for run in study.runs].index("padding-two-none-last") + 1 + len(study.runs)
+    fake_avb.instead = {failing: lambda argv: 1}
+    report = carried_out(study, fake_avb, tmp_path)
+    assert not report.is_complete
+    carried_out(study, type(fake_avb)(), alone, (1,))
+
+    def with_last(root):
+        return [row for row in read(root) if row["rnn"] == "none" and row["system"] == "last"]
+
+    assert {row["seeds"] for row in with_last(tmp_path)} == {"1"}
+    assert with_last(tmp_path) == with_last(alone)
+    assert {row["seeds"] for row in read(tmp_path) if row["system"] == "max masked"} == {"2"}
 
 
 def test_nothing_to_compare_is_an_error(study, fake_avb, tmp_path):

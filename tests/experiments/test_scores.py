@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import audmetric
 import numpy as np
@@ -21,7 +22,7 @@ def finished(fake_avb, tmp_path):
 
     def make(task, folder):
         run = Run(task, ("train", "--task", task, "--data_dir", str(folder)), TASKS[task])
-        job = Job(run, 1, tmp_path, "team")
+        job = Job(run, 1, tmp_path)
         carry_out([job], fake_avb)
         return job, Scorer({task: DataArguments(data_dir=str(folder), task=task)})
 
@@ -130,6 +131,19 @@ def test_a_clip_that_is_not_in_the_corpus_is_named(finished, with_speakers, make
     folder = make_corpus(tmp_path / "smaller", clips=16)
     with pytest.raises(ValueError, match=r"the corpus has no clips \['00019', "):
         Scorer({"two": DataArguments(data_dir=str(folder), task="two")}).score(job, "val")
+
+
+def test_a_clip_that_is_of_another_split_now_is_named(finished, with_speakers, make_corpus, tmp_path):
+    job, scorer = finished("two", with_speakers)
+    scorer.score(job, "val")  # what is kept of it does not count for other splits
+    folder = tmp_path / "other"
+    shutil.copytree(with_speakers, folder)
+    path = folder / "labels" / "two_info.csv"
+    table = pd.read_csv(path, dtype={"File_ID": str})
+    table["Split"] = table["Split"].map({"Train": "Train", "Val": "Test", "Test": "Val"})
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match="were of the validation split in the run, and are not now; another split"):
+        new_scorer(folder).score(job, "val")
 
 
 def test_a_split_that_was_not_there_is_told(finished, with_speakers):

@@ -20,10 +20,10 @@ OURS = r"-?\d+\.\d\d \(-?\d+\.\d\d to -?\d+\.\d\d( over clips)?, [12] seeds?\)"
 CELL = re.compile(OURS + r" \\\| \d\d\.\d\d \\\| [+-]\d+\.\d\d")
 
 
-def reproduce(settings, avb, root, tables=ALL, seeds=(1,)):
-    experiment = PaperTables(read_published(), tables, settings)
-    outcomes = carry_out(make_jobs(experiment.runs, seeds, root, "Owls"), avb)
-    others = find_finished(make_jobs(experiment.other_runs, seeds, root, "Owls"))
+def reproduce(settings, avb, root, tables=ALL, seeds=(1,), team="Owls"):
+    experiment = PaperTables(read_published(), tables, settings, team)
+    outcomes = carry_out(make_jobs(experiment.runs, seeds, root), avb)
+    others = find_finished(make_jobs(experiment.other_runs, seeds, root))
     outcomes |= {job: outcome for job, outcome in others.items() if outcome == "done"}
     return experiment.report(outcomes, root), outcomes
 
@@ -145,6 +145,19 @@ def test_a_files_number_is_the_place_of_its_seed_and_old_files_go(
     handed_in = scores_by_clip(folder / "A-VB-High_Owls_2.csv", "high", "File_ID")
     predicted = scores_by_clip(jobs[1].folder / "predictions.csv", "high", "file_id").loc[handed_in.index]
     pd.testing.assert_frame_equal(handed_in, predicted.clip(0, 1), check_names=False)
+
+
+def test_another_team_runs_nothing_and_renames_the_files(settings_of, with_speakers, fake_avb, tmp_path, undrawn):
+    settings, folder = settings_of(with_speakers), tmp_path / "submissions"
+    reproduce(settings, fake_avb, tmp_path, ("V",))
+    calls, before = len(fake_avb.calls), {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "A-VB-High_Larks_3.csv").touch()
+    reproduce(settings, fake_avb, tmp_path, ("V",), team="Wrens")
+    assert len(fake_avb.calls) == calls
+    (folder / "A-VB-High_Larks_3.csv").unlink()  # what says something else was kept
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after == {name.replace("Owls", "Wrens"): content for name, content in before.items()}
+    assert len(after) == 8
 
 
 def test_tables_without_the_final_one_leave_the_contest_files_alone(

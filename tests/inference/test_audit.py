@@ -24,6 +24,7 @@ def relative_difference(effect, report):
     return effect.difference / report.largest_value
 
 
+@pytest.mark.wide
 def test_a_backbone_passes(family, stock_dir, clips):
     model, extractor, quantity = load_audited(str(stock_dir(family)))
     report = audit(model, extractor, clips, quantity, batch_size=3)
@@ -40,6 +41,7 @@ def test_a_backbone_passes(family, stock_dir, clips):
     assert report.largest_value == pytest.approx(float(max(alone)))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("fields", [{"label_range": (0, 1)}, {"problem_type": "single_label_classification"}], ids=str)
 def test_a_checkpoint_passes(family, fields, make_model, clips, tmp_path):
     for part in make_model(family, **fields):
@@ -52,6 +54,7 @@ def test_a_checkpoint_passes(family, fields, make_model, clips, tmp_path):
     assert max(effect.difference for effect in report.effects) < 1e-5
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 def test_an_unmasked_pooling_is_caught_and_named(family, pooling, make_model, clips):
     report = audit(*make_model(family, pooling=pooling, pooling_mask=False), clips, batch_size=3)

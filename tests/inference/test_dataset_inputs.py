@@ -13,7 +13,7 @@ from avb_hf.data.prepare.publish import write_published
 from avb_hf.data.prepare.publish_arguments import PublishArguments
 from avb_hf.data.prepare.run import prepare
 from avb_hf.inference.clip_list import list_clips
-from avb_hf.inference.predict import predict
+from avb_hf.inference.predict import predict, predict_to_file
 from avb_hf.inference.predict_arguments import PredictArguments
 
 
@@ -37,6 +37,20 @@ def test_a_dataset_lists_its_clips_by_file_id(published):
     both = list_clips([train, out / "audio"])
     assert len(both) == 6 + 12
     assert both.files[6:] == sorted(map(str, (out / "audio").rglob("*.wav")))
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_a_file_that_holds_clips_is_not_written_over(published, make_model, tmp_path, through_link):
+    folder = shutil.copytree(published[1], tmp_path / "copy")
+    train = folder / "data" / "train-00000-of-00001.parquet"
+    content = train.read_bytes()
+    output = tmp_path / "scores.parquet" if through_link else train
+    if through_link:
+        output.hardlink_to(train)
+    model, extractor = make_model(label_range=(0, 1))
+    with pytest.raises(ValueError, match=f"{output} holds clips of the input"):
+        predict_to_file(model, folder, output, PredictArguments(), extractor, overwrite=True)
+    assert train.read_bytes() == content
 
 
 def test_its_digest_follows_its_file(published, tmp_path):

@@ -31,6 +31,7 @@ def folder(tmp_path_factory):
     return top
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_a_file_scores_a_corpus_like_its_model(head, export, folder):
     path, model, extractor = export(**HEADS[head])

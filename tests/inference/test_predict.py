@@ -71,6 +71,7 @@ def names(plan_or_rows):
     return [row["file"] for row in plan_or_rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_scores_are_those_of_the_model_alone_in_the_order_of_the_paths(batch_size, any_model, folder):
     model, extractor = any_model
@@ -201,6 +202,7 @@ def test_bfloat16_differs_and_stays_close(model, folder):
     assert next(model[0].parameters()).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_what_is_left_open_is_measured_and_written_down(model, folder, tmp_path):
     args = PredictArguments(precision="auto")
     choice = predict_to_file(model[0], folder, tmp_path / "scores.csv", args, model[1]).choice

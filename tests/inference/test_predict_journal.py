@@ -1,5 +1,6 @@
 """A file of scores is whole or absent, and comes out the same however often the work was cut off."""
 
+import errno
 import json
 
 import numpy as np
@@ -173,6 +174,7 @@ def change_a_clip(score, folder):
     soundfile.write(path, 0.2 * np.random.default_rng(9).standard_normal(5_000), RATE)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("change", "args", "word"),
     [
@@ -289,6 +291,52 @@ def test_a_second_call_is_refused_while_the_first_measures(score, tmp_path, monk
     assert score().clips == 15
     assert refused == [True]
     assert not (tmp_path / "scores.csv.journal").exists()
+
+
+def test_a_file_system_without_locks_is_no_other_process(score, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("avb_hf.folder_lock.fcntl.flock", flock)
+    assert score().clips == 15
+
+
+def test_a_refused_call_leaves_the_folder_of_the_first(tmp_path):
+    journal = Journal(tmp_path / "scores.csv.journal")
+    with journal.claimed():
+        for _ in range(2):  # the first one must not open the way for the second
+            with pytest.raises(ValueError, match="another process works on it"), journal.claimed():
+                pass
+
+
+# What lies where the journal, or the record beside the file, is to be written.
+FOREIGN = {
+    "a file": ("scores.csv.journal/thesis.tex", "years of work"),
+    "a draft": ("scores.csv.journal/draft.txt", "of a letter"),
+    "a folder": ("scores.csv.journal/batches-0.jsonl/notes", "mine"),
+    "a job": ("scores.csv.journal/job.json", '{"title": "printing"}'),
+    "a list": ("scores.csv.journal/job.json", "[1]"),
+    "a record": ("scores.csv.json", '{"title": "mine"}'),
+    "a record that is no JSON": ("scores.csv.json", "mine"),
+}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("what", FOREIGN)
+def test_what_is_not_of_a_journal_is_neither_deleted_nor_written_over(what, overwrite, score, tmp_path):
+    name, content = FOREIGN[what]
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="choose another --output"):
+        score(overwrite=overwrite)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == content
+
+
+def test_a_record_of_ours_whose_file_is_gone_is_replaced(score, tmp_path):
+    score()
+    (tmp_path / "scores.csv").unlink()
+    assert score(args=PredictArguments(batch_size=4)).clips == 15
 
 
 def test_a_complete_file_leaves_the_work_on_another_job(score, scored_batches, tmp_path):

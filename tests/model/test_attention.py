@@ -13,6 +13,7 @@ def attention_of(model):
     return model.config._attn_implementation, model.encoder.config._attn_implementation
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("attention", [None, "eager", "sdpa"])
 @pytest.mark.parametrize("name", ["wav2vec2-group", "hubert-layer-stable", "whisper"])
 def test_sdpa_is_the_default(name, attention, make_model, stock_dir, tmp_path):

@@ -31,6 +31,7 @@ def states_of(model, values, mask=None):
         return model.encoder(values, num_samples)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_states_are_what_a_hook_sees_on_the_stock_model(convolutional, block, stock_dir, stock):
     folder = stock_dir(convolutional)
@@ -156,6 +157,7 @@ def test_log_mel_of_silence_is_finite():
     assert (mel == -1.5).all()  # (log10(1e-10) + 4) / 4
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_whisper_is_float32_and_bit_equal_to_the_stock_encoder(whisper_dir, tmp_path):
     assert json.loads((whisper_dir / "config.json").read_text())["dtype"] == "float16"

@@ -58,6 +58,7 @@ def gradients_of(model):
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+@pytest.mark.wide
 def test_no_batch_moves_a_bit_of_the_states(attended, make_model, clips, pad):
     backbone, attention = attended
     model = make_model(backbone, attn_implementation=attention)
@@ -91,6 +92,7 @@ def test_states_are_what_a_hook_sees_on_the_clip_alone(backbone, make_model, cli
             assert torch.equal(row[:count], (expected[0] if isinstance(expected, tuple) else expected)[0]), depth
 
 
+@pytest.mark.wide
 def test_scores_from_states_are_those_from_waveforms(backbone, make_model, clips, pad):
     model = make_model(backbone)
     values, mask = pad(clips, extra=999)
@@ -105,6 +107,7 @@ def test_scores_from_states_are_those_from_waveforms(backbone, make_model, clips
             assert (live - unfrozen).abs().max() < 1e-5, depth
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_what_is_frozen_is_all_that_makes_the_states(backbone, depth, make_model, clips, pad):
     model = frozen_at(make_model(backbone), depth).train()
@@ -138,6 +141,7 @@ def test_states_depend_on_the_weights_of_what_is_named_and_on_no_others(one_of_e
     assert not torch.equal(model.run_frozen(*batch)[0], before)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_dropout_comes_only_behind_what_is_frozen(one_of_each, depth, make_model, clips, pad):
     model = frozen_at(make_model(one_of_each, backbone_changes=DROPOUT[one_of_each]), depth).train()
@@ -190,6 +194,7 @@ def test_only_blocks_that_were_built_can_be_frozen(make_model):
     assert model.frozen_blocks == 2
 
 
+@pytest.mark.wide
 def test_freezing_the_backbone_is_freezing_all_blocks(backbone, make_model, clips, pad):
     by_blocks, whole = make_model(backbone), make_model(backbone)
     whole.load_state_dict(by_blocks.state_dict())
@@ -221,6 +226,7 @@ def test_where_nothing_is_frozen_the_front_end_is_trained(make_model, clips, pad
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_activation_checkpointing_gives_the_same_gradients(one_of_each, depth, make_model, clips, pad):
     changes = DROPOUT[one_of_each] if depth == 1 else {}
@@ -247,6 +253,7 @@ def test_activation_checkpointing_gives_the_same_gradients(one_of_each, depth, m
         assert gradient is None or torch.equal(found, gradient), name
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_under_bf16_states_are_handed_on_without_loss(one_of_each, depth, make_model, clips, pad):
     """Computing the states in a step, or before it and keeping them in float32, makes one and the same scores."""

@@ -35,6 +35,7 @@ def test_a_compiled_model_says_the_same(one_of_each, make_model, batch):
         torch.testing.assert_close(torch.compile(model)(*batch).logits, model(*batch).logits, **EXACT)
 
 
+@pytest.mark.slow
 def test_a_model_asks_an_accelerator_for_no_value(one_of_each, make_model, batch, monkeypatch):
     """Tensors of the meta device have no values, and torch has no autocast for it."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())

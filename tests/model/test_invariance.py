@@ -36,6 +36,7 @@ def batches_of(clips, pad):
     ]
 
 
+@pytest.mark.wide
 def test_no_batch_moves_states_or_scores(attended, make_model, clips, pad):
     backbone, attention = attended
     model = make_model(backbone, attn_implementation=attention)
@@ -68,6 +69,7 @@ def test_an_unmasked_group_norm_is_moved_by_padding(make_model, clips, pad):
     assert (scores_of(model, *pad(clips)) - alone).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize(("fields", "bound"), [({}, 1e-5), ({"rnn": "none", "states_norm": "none"}, 2e-4)])
 def test_no_batch_moves_real_scores(whisper_dir, emogator_dir, fields, bound, pad):

@@ -60,6 +60,7 @@ def tamper(folder, change):
     return sorted(weights)[0]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("rnn", ["lstm", "none"])
 def test_saving_and_loading_is_bit_exact(backbone, rnn, make_model, clips, pad, tmp_path):
     model = make_model(
@@ -83,6 +84,7 @@ def assert_loaded(model, reference):
     assert [name for name, value in model.encoder.named_parameters() if not torch.equal(reference[name], value)] == []
 
 
+@pytest.mark.wide
 def test_a_backbone_is_loaded_whole(backbone, stock, stock_dir):
     folder = stock_dir(backbone)
     reference = type(stock(backbone)).from_pretrained(folder)

@@ -75,6 +75,7 @@ def shake(model):
             value.data += 0.2 * torch.rand_like(value)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("pooling_mask", [True, False])
 @pytest.mark.parametrize("output_norm", ["none", "batch"])
 @pytest.mark.parametrize("order", ORDERS)

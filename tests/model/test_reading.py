@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from datasets import Audio, Dataset
+from datasets import Audio, Dataset, Features, IterableDataset, Value
 
+from avb_hf.data.arguments import DataArguments
+from avb_hf.data.audio import AudioFileError, load_clip
 from avb_hf.model import reading_vocal_burst as reading
 from avb_hf.model.reading_vocal_burst import find_dataset, read_clip, read_rows
 
@@ -121,6 +123,16 @@ def _write_half(folder, suffix):
     return path
 
 
+def _write_boasting(folder):
+    """Write a FLAC file whose header tells of 2**36 - 1 samples."""
+    soundfile.write(folder / "bad.flac", np.zeros(RATE), RATE)
+    content = bytearray((folder / "bad.flac").read_bytes())
+    content[21] |= 0x0F
+    content[22:26] = b"\xff" * 4
+    (folder / "bad.flac").write_bytes(content)
+    return folder / "bad.flac"
+
+
 BAD = {
     "absent": (lambda folder: folder / "bad.wav", r"bad\.wav: there is no such file; a recording must be the path"),
     "a folder": (lambda folder: folder, "this is a folder"),
@@ -134,8 +146,12 @@ BAD = {
         r"within \[-1, 1\], got 20000",
     ),
     "an empty array": (lambda folder: {"array": np.zeros(0), "sampling_rate": RATE}, "is empty: it has 0 samples"),
-    "half a WAV file": (lambda folder: _write_half(folder, "wav"), r"bad\.wav is cut off: 16022 of 32044 bytes"),
+    "half a WAV file": (
+        lambda folder: _write_half(folder, "wav"),
+        r"bad\.wav is cut off: 15978 of 32000 bytes of audio",
+    ),
     "half an MP3 file": (lambda folder: _write_half(folder, "mp3"), r"bad\.mp3 is cut off: \d+ of \d+ frames"),
+    "a header of more than memory holds": (_write_boasting, r"bad\.flac (cannot be decoded \(Unable|is cut off)"),
     "no audio": (_write(b"no audio"), r"bad\.wav cannot be decoded .*MP3"),
     "0 bytes": (_write(b""), r"bad\.wav cannot be decoded"),
     "bytes of no audio": (lambda folder: b"no audio", "the recording cannot be decoded"),
@@ -166,6 +182,47 @@ def test_what_cannot_be_used_is_named_with_what_is_allowed(case, tmp_path):
         read_clip(make(tmp_path), RATE)
 
 
+def write_mp3(path, more):
+    """Write a second of noise as MP3 whose header tells of so many more frames, of 36 ms each, than there are."""
+    soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, RATE), RATE)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"Xing") + 8
+    content[place : place + 4] = (int.from_bytes(content[place : place + 4], "big") + more).to_bytes(4, "big")
+    path.write_bytes(content)
+    return path
+
+
+def write_wav(path, cut=0, more=0):
+    """Write a second of noise as WAV with a note behind it; cut bytes off, or let the whole file announce more."""
+    soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, RATE), RATE)
+    content = bytearray(path.read_bytes()) + b"LIST" + (8).to_bytes(4, "little") + b"INFOnote"
+    content[4:8] = (len(content) - 8 + more).to_bytes(4, "little")
+    path.write_bytes(content[: len(content) - cut])
+    return path
+
+
+ODD = {
+    "two frames short": (lambda folder: write_mp3(folder / "a.mp3", 2), True),
+    "five frames short": (lambda folder: write_mp3(folder / "a.mp3", 5), False),
+    "a note that is cut off": (lambda folder: write_wav(folder / "a.wav", cut=5), True),
+    "audio that is cut off": (lambda folder: write_wav(folder / "a.wav", cut=19), False),
+    "a file that boasts, its audio does not": (lambda folder: write_wav(folder / "a.wav", more=99), True),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_a_file_is_used_where_the_training_uses_it(case, tmp_path):
+    make, is_used = ODD[case]
+    path = make(tmp_path)
+    if is_used:
+        np.testing.assert_array_equal(read_clip(path, RATE)[0], load_clip(path, "a", DataArguments()))
+    else:
+        with pytest.raises(ValueError, match=r"a\.(mp3|wav).* is cut off"):
+            read_clip(path, RATE)
+        with pytest.raises(AudioFileError, match="is cut off"):
+            load_clip(path, "a", DataArguments())
+
+
 def test_the_package_that_is_missing_is_named(file, monkeypatch):
     def absent(name):
         raise ImportError(name)
@@ -188,9 +245,26 @@ def test_a_dataset_yields_its_undecoded_audio(file):
 
 
 def test_a_column_of_a_dataset_is_read_undecoded(file):
-    typed = Dataset.from_dict({"voice": [str(file)] * 2, "age": [1, 2]}).cast_column("voice", Audio())
-    assert list(read_rows(find_dataset(typed["voice"]))) == [{"bytes": None, "path": str(file)}] * 2
+    rows = {"voice": [str(file)] * 2, "meta": [{"voice": str(file), "age": 1}] * 2, "file": [str(file)] * 2}
+    inner = {"voice": Audio(), "age": Value("int64")}
+    features = Features({"voice": Audio(), "meta": inner, "file": Value("string")})
+    dataset = Dataset.from_dict(rows).cast(features)
+    undecoded = [{"bytes": None, "path": str(file)}] * 2
+    for source in (dataset, dataset.to_iterable_dataset()):
+        assert list(read_rows(find_dataset(source["voice"]))) == undecoded
+        assert list(read_rows(find_dataset(source["meta"]["voice"]))) == undecoded
+        assert list(read_rows(find_dataset(source["file"]))) == [str(file)] * 2
+        (age, _) = read_rows(find_dataset(source["meta"]["age"]))
+        with pytest.raises(ValueError, match=r"a recording must be the path, URL or bytes .* got int"):
+            read_clip(age, RATE)
     assert find_dataset([str(file)]) is None
+
+
+def test_a_column_of_a_stream_whose_features_nobody_knows(file):
+    stream = IterableDataset.from_generator(lambda: ({"voice": str(file), "age": age} for age in range(2)))
+    assert list(read_rows(find_dataset(stream["voice"]))) == [str(file)] * 2
+    with pytest.raises(ValueError, match=r"got the columns \[\]; or give a column of it"):
+        list(read_rows(find_dataset(stream)))
 
 
 def test_a_dataset_without_one_audio_column_is_refused(file):

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import pipeline
 
 import avb_hf.model
+from avb_hf.baselines.emo18 import Emo18Config, Emo18ForVocalBurst
 from avb_hf.card_marker import is_ours
 from avb_hf.model import VocalBurstFeatureExtractor, VocalBurstPipeline, Wav2Vec2ForVocalBurst
 
@@ -57,6 +58,29 @@ def test_the_pipeline_leaves_the_same_folder(model, tmp_path):
     VocalBurstPipeline(model).save_pretrained(tmp_path / "pipe")
     for name in FILES:
         assert (tmp_path / "model" / name).read_bytes() == (tmp_path / "pipe" / name).read_bytes()
+
+
+def test_the_pipeline_of_any_model_pushes_it_privately_with_all_that_belongs_to_it(hub, tmp_path):
+    pipe = VocalBurstPipeline(
+        Emo18ForVocalBurst(Emo18Config(id2label={0: "calm", 1: "wild"})), VocalBurstFeatureExtractor(do_normalize=False)
+    )
+    pipe.push_to_hub("tester/owls", tags=["owl"])
+    pipe.save_pretrained(tmp_path / "larks", push_to_hub=True)
+    for name in ("tester/owls", "tester/larks"):
+        assert hub.repos[name].private
+        _, commit = hub.commits(name)
+        assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= set(commit.files)
+        assert json.loads(commit.files["preprocessor_config.json"])["do_normalize"] is False
+    assert b"- owl\n" in hub.commits("tester/owls")[-1].files["README.md"]
+    loaded = Emo18ForVocalBurst.from_pretrained("tester/owls").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in pipe.model.state_dict().items())
+    HfApi().create_repo("tester/eagles", private=False)
+    with pytest.raises(ValueError, match="tester/eagles exists and is public: push with private=False"):
+        pipe.push_to_hub("tester/eagles")
+    pipe.push_to_hub("tester/jays", private=False)
+    assert not hub.repos["tester/jays"].private
+    pipe.model.push_to_hub("tester/wrens")
+    assert hub.repos["tester/wrens"].private
 
 
 def test_a_card_that_lies_there_stays(model, tmp_path):

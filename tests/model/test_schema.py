@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from avb_hf.model import VocalBurstPipeline
 
@@ -94,6 +95,21 @@ def test_what_is_wrong_does_not_fit(pipes, recording, case):
     schema = pipes["regression"].output_schema(trajectory=True)
     assert problems(result, schema) == []
     assert len(problems(spoil(result, SPOILED[case]), schema)) >= 1
+
+
+@pytest.mark.parametrize(("label_range", "sign"), [((0.7, 0.9), -1), ((0, 0.1), 1)])
+def test_a_score_at_a_bound_that_float32_rounds_outwards_lies_inside(make_model, label_range, sign):
+    low, high = label_range
+    assert float(np.float32(low)) < low or float(np.float32(high)) > high
+    model = make_model(label_range=label_range)
+    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.constant_(model.classifier.bias, sign * 100.0)
+    pipe = VocalBurstPipeline(model)
+    clip = {"array": 0.1 * np.sin(np.arange(RATE)), "sampling_rate": RATE}
+    for call in CALLS:
+        result = pipe(clip, **call)
+        assert problems(result, pipe.output_schema(**call)) == [], call
+    assert pipe(clip)["LABEL_0"] == (low if sign < 0 else high)
 
 
 def test_no_burst_is_an_empty_list(pipes):

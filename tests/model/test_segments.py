@@ -126,6 +126,7 @@ def f1_of(found, spans):
     return 2 * hits / (len(found) + len(spans))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_bursts_are_found(emogator_dir):
     paths = sorted((emogator_dir / "data" / "mp3").glob("*.mp3"))

@@ -48,6 +48,7 @@ def halve(path):
 DAMAGES = {"deleted": lambda path: path.unlink(), "a bit flipped": flip, "cut off": halve}
 
 
+@pytest.mark.slow
 def test_every_checkpoint_of_a_run_is_sealed(finished):
     checkpoints = list(finished.glob("checkpoint-*"))
     assert len(checkpoints) == 3

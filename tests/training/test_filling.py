@@ -11,6 +11,7 @@ from collections import Counter, namedtuple
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from avb_hf.cli import run
 from avb_hf.model import Wav2Vec2ForVocalBurst
@@ -45,7 +46,7 @@ def test_damaged_files_of_states_are_made_again(train, digest, cached, small_fil
     caplog.clear()
     assert digest(train()) == first
     assert all(str(path) in caplog.text for path in damaged)
-    assert len(damaged) < computed["clips"] <= len(damaged) * SMALL + SPLITS
+    assert len(damaged) < computed["clips"] <= len(damaged) * SMALL + 1
     computed.clear()
     assert digest(train()) == first
     assert computed["clips"] == 0
@@ -68,7 +69,7 @@ def test_a_filling_that_is_killed_goes_on_where_it_was(train, digest, cached, sm
     assert cached.clips().total() == 3 * SMALL
     computed.clear()
     assert digest(train("--resume", "auto", folder=killed)) == digest(whole)
-    assert computed["clips"] == CLIPS - 3 * SMALL + SPLITS
+    assert computed["clips"] == CLIPS - 3 * SMALL + 1
     assert len(cached.clips()) == cached.clips().total() == CLIPS
 
 
@@ -77,7 +78,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
     train, run_flags, cached, states_dir, monkeypatch, capsys, tmp_path
 ):
     train()
-    needed = max(cached.sizes())  # the training split's, the first that is written
+    needed = sum(cached.sizes())  # of both splits: a disk that one of them fits on is too small
     monkeypatch.setenv("AVB_HF_CACHE", str(tmp_path / "full"))
     for share, code in ((0.95, 2), (1.2, 0)):
         free = DiskUsage(0, 0, share * needed)
@@ -86,6 +87,48 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
         assert len(list((tmp_path / "full").rglob("*.safetensors"))) == (SPLITS if code == 0 else 0)
     message = capsys.readouterr().err
     assert all(word in message for word in ("--cache_dtype", "AVB_HF_CACHE", "--cache off", str(tmp_path / "full")))
+
+
+@pytest.mark.slow
+def test_a_clip_that_changes_while_it_is_read_is_told_and_not_cached(
+    train, digest, make_corpus, computed, monkeypatch, tmp_path, capsys
+):
+    data = make_corpus(tmp_path / "corpus")
+    clip = data / "audio" / "any" / "00001.wav"
+    run_frozen, calls = frozen.run_frozen, []
+
+    def changing(*args):
+        calls.append(1)
+        if len(calls) == 3:  # the first is the longest clip, which tells how large all are
+            samples, rate = soundfile.read(clip)
+            soundfile.write(clip, samples[::-1], rate)
+        return run_frozen(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frozen, "run_frozen", changing)
+        folder = train(data_dir=data, code=2)
+    assert f"{clip} has changed while it was read" in capsys.readouterr().err
+    assert not folder.exists()
+    assert digest(train(data_dir=data)) == digest(train("--cache", "off", data_dir=data))
+
+
+@pytest.mark.parametrize("why", ["no home", "no folder"])
+def test_a_cache_that_cannot_be_used_is_told_before_the_folder_is_begun(train, monkeypatch, tmp_path, capsys, why):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    if why == "no home":
+        monkeypatch.delenv("AVB_HF_CACHE")
+        monkeypatch.setattr("pathlib.Path.home", no_home)
+    else:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("AVB_HF_CACHE", str(tmp_path / "file" / "cache"))
+    folder = train(code=2)
+    message = capsys.readouterr().err
+    assert "AVB_HF_CACHE" in message
+    assert "--cache off" in message
+    assert not folder.exists()
+    train("--cache", "off", "--max_steps", "1")
 
 
 def test_states_that_another_process_put_where_this_one_does_not_look_are_told(train, states_dir, monkeypatch, capsys):
@@ -107,7 +150,7 @@ def test_the_size_is_told_before_it_is_written(train, states_dir, monkeypatch, c
     monkeypatch.setattr(StateCache, "write", noted)
     with caplog.at_level(logging.INFO):
         train("--max_steps", "1")
-    assert [len(messages) for messages in told] == [1, 2]
+    assert [len(messages) for messages in told] == [1, 1]  # once, for both splits
     assert all(str(states_dir) in messages[-1] and "are free" in messages[-1] for messages in told)
 
 
@@ -168,7 +211,7 @@ def test_two_processes_share_the_filling(run_flags, states_dir, cached, digest, 
         assert done.returncode == 0, done.stderr[-3000:]
     assert len(cached.clips()) == cached.clips().total() == CLIPS
     shares = [json.loads((tmp_path / f"kept-{rank}.json").read_text())["clips"] for rank in range(2)]
-    assert sum(shares) == CLIPS + 2 * SPLITS
+    assert sum(shares) == CLIPS + 1  # the longest, whose states tell the first process how large all will be
     assert max(shares) - min(shares) <= SPLITS * SMALL
     assert digest(tmp_path / "kept") == digest(tmp_path / "live")
 

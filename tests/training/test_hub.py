@@ -16,10 +16,11 @@ from huggingface_hub import ModelCard
 from stand_in_hub import Commit, StandInHub
 from transformers.trainer_utils import HubStrategy
 
+from avb_hf.baselines.emo18 import Emo18Config
 from avb_hf.cli import run
 from avb_hf.data import hub_commit
 from avb_hf.data.hub_account import LIKE_A_TOKEN
-from avb_hf.model import Wav2Vec2ForVocalBurst
+from avb_hf.model import VocalBurstConfig, Wav2Vec2ForVocalBurst
 from avb_hf.training import hub as pushing
 from avb_hf.training.trainer import VocalBurstTrainer
 
@@ -200,16 +201,40 @@ def test_what_the_hub_refuses_is_told_and_not_tried_again(hub, train_and_push, c
     assert (folder / "model.safetensors").is_file()
 
 
-def test_a_run_that_is_told_to_stop_pushes_its_checkpoint_first(hub, train_and_push, monkeypatch):
-    step, done = VocalBurstTrainer.training_step, []
+@pytest.fixture
+def stop_at(monkeypatch):
+    """Give a function that lets this process be told to stop in a step."""
 
-    def told_at_the_second(self, *args, **kwargs):
-        done.append(1)
-        if len(done) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, *args, **kwargs)
+    def stop(number):
+        step, done = VocalBurstTrainer.training_step, []
 
-    monkeypatch.setattr(VocalBurstTrainer, "training_step", told_at_the_second)
+        def told(self, *args, **kwargs):
+            done.append(1)
+            if len(done) == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, *args, **kwargs)
+
+        monkeypatch.setattr(VocalBurstTrainer, "training_step", told)
+
+    return stop
+
+
+@pytest.fixture
+def first_push_is_slow(monkeypatch):
+    """Let the first push go on until the training has ended."""
+    may_end, commit, finish = Event(), pushing.Publisher._commit, pushing.Publisher.finish
+
+    def slowly(self, files, title):
+        if title == WHILE_TRAINING[0]:
+            assert may_end.wait(60)
+        return commit(self, files, title)
+
+    monkeypatch.setattr(pushing.Publisher, "_commit", slowly)
+    monkeypatch.setattr(pushing.Publisher, "finish", lambda self: (may_end.set(), finish(self)))
+
+
+def test_a_run_that_is_told_to_stop_pushes_its_checkpoint_first(hub, train_and_push, stop_at):
+    stop_at(2)
     train_and_push("--hub_strategy", "checkpoint", code=143)
     assert titles(hub) == ["initial commit", "Training in progress, epoch 0.6667"]
     state = json.loads(hub.commits("tester/owls")[-1].files["last-checkpoint/trainer_state.json"])
@@ -225,21 +250,44 @@ def test_a_token_among_what_is_pushed_stops_the_push(hub, train_and_push, monkey
     assert "holds a token" in capsys.readouterr().err
 
 
-def test_a_push_is_left_out_while_another_runs(hub, train_and_push, monkeypatch, caplog):
+def test_a_push_is_left_out_while_another_runs(hub, train_and_push, first_push_is_slow, caplog):
     caplog.set_level(logging.INFO)
-    may_end, commit = Event(), pushing.Publisher._commit
-
-    def slowly(self, files, title):
-        if title == WHILE_TRAINING[0]:
-            assert may_end.wait(60)
-        return commit(self, files, title)
-
-    finish = pushing.Publisher.finish
-    monkeypatch.setattr(pushing.Publisher, "_commit", slowly)
-    monkeypatch.setattr(pushing.Publisher, "finish", lambda self: (may_end.set(), finish(self)))
     train_and_push("--hub_always_push", "false")
     assert titles(hub)[1:] == [WHILE_TRAINING[0], "End of training"]
     assert "checkpoint-6 is not pushed, since the push before it still runs" in caplog.text
+
+
+def test_a_run_that_is_told_to_stop_while_it_pushes_then_pushes_the_newest_checkpoint(
+    hub, train_and_push, first_push_is_slow, stop_at
+):
+    stop_at(8)
+    folder = train_and_push(
+        "--hub_strategy", "checkpoint", "--hub_always_push", "false", "--num_train_epochs", "3", code=143
+    )
+    assert titles(hub)[1:] == [WHILE_TRAINING[0], "Training in progress, epoch 2.667"]  # the second gave way
+    state = json.loads(hub.commits("tester/owls")[-1].files["last-checkpoint/trainer_state.json"])
+    assert state["global_step"] == 8
+    assert not list(folder.glob(".push-*"))
+
+
+def test_a_model_of_another_kind_is_not_overwritten(hub, train_and_push, capsys):
+    hub.create("tester/owls", private=True)
+    theirs = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"weights"}
+    hub.add_commit(hub.repos["tester/owls"], "main", "theirs", theirs)
+    folder = train_and_push("--num_train_epochs", "1", code=2)
+    message = capsys.readouterr().err
+    assert "tester/owls holds a model of another kind" in message
+    assert "model_type is 'bert'" in message
+    assert "choose another --hub_model_id" in message
+    assert hub.commits("tester/owls")[-1].files == theirs
+    assert not list(folder.glob("checkpoint-*"))
+    hub.add_commit(hub.repos["tester/owls"], "main", "ours", {"config.json": b'{"model_type": "emo18"}'})
+    train_and_push("--num_train_epochs", "1", "--hub_strategy", "end", folder="again")
+    assert titles(hub)[-1] == "End of training"
+
+
+def test_the_systems_that_are_trained_here_may_replace_each_other():
+    assert set(pushing.MODEL_TYPES) == {VocalBurstConfig.model_type, Emo18Config.model_type}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,20 @@ def test_a_run_that_is_pushed_later_has_a_card_that_says_so(hub, train_and_push,
     assert "is finished: nothing to do" in capsys.readouterr().out
 
 
+def test_a_licence_that_is_named_later_gets_into_the_card_without_a_push(train_and_push):
+    words = ["--num_train_epochs", "1", "--push_to_hub", "false"]
+    folder = train_and_push(*words)
+    made = (folder / "model.safetensors").read_bytes()
+    train_and_push(*words, "--resume", "auto", "--license", "mit")
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "mit"
+    assert {result.dataset_split for result in card.data.eval_results} == {"validation", "test"}
+    assert (folder / "model.safetensors").read_bytes() == made, "it was trained again"
+    written = (folder / "README.md").stat().st_mtime_ns
+    train_and_push(*words, "--resume", "auto")
+    assert (folder / "README.md").stat().st_mtime_ns == written
+
+
 def test_a_model_that_is_scored_again_in_part_has_a_card_of_all_that_is_known(hub, train_and_push):
     words = ["--num_train_epochs", "1", "--hub_strategy", "end"]
     folder = train_and_push("--push_to_hub", "false", *words)

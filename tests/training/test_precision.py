@@ -109,6 +109,30 @@ def test_the_median_of_the_rounds_behind_the_first_counts(model, batch, monkeypa
     assert time_steps(model, batch, DTYPES) == {"fp32": 2.0, "bf16": 3.0}
 
 
+def test_a_precision_that_memory_is_too_small_for_is_not_chosen(model, batch, settle, monkeypatch):
+    step = Wav2Vec2ForVocalBurst.forward
+
+    def forward(self, *args, **kwargs):
+        if not torch.is_autocast_enabled("cpu"):
+            raise torch.OutOfMemoryError("too much")
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Wav2Vec2ForVocalBurst, "forward", forward)
+    seconds = time_steps(model, batch, DTYPES)
+    assert seconds["fp32"] == float("inf")
+    assert 0 < seconds["bf16"] < 60
+    assert settle("auto").bf16
+
+
+def test_the_model_is_timed_on_the_device_and_goes_back(model, batch, tmp_path, monkeypatch):
+    moves = []
+    monkeypatch.setattr(Wav2Vec2ForVocalBurst, "to", lambda self, device: moves.append(torch.device(device)))
+    monkeypatch.setattr(precision, "time_steps", lambda *args: moves.append("timed") or FASTER)
+    args = VocalBurstTrainingArguments(output_dir=str(tmp_path / "run"))
+    settle_precision(args, "auto", None, model, lambda: batch)
+    assert moves == [args.device, "timed", model.device]
+
+
 @pytest.mark.parametrize(("bf16", "chosen"), [(0.5, True), (0.89, True), (0.95, False), (1.0, False), (2.0, False)])
 def test_auto_takes_bf16_only_where_it_is_clearly_faster(settle, timed, bf16, chosen):
     calls = timed({"fp32": 1.0, "bf16": bf16})
@@ -165,6 +189,7 @@ def test_the_choice_is_written_down_and_is_that_run(train, digest, read_json, ti
     assert digest(chosen) == digest(train("--precision", "bf16" if is_bf16 else "fp32"))
 
 
+@pytest.mark.slow
 def test_timing_for_real_ends_as_its_choice(train, digest, read_json):
     chosen = train(*AUTO)
     is_bf16 = read_json(chosen, "resolved_config.json")["flags"]["bf16"]

@@ -32,14 +32,18 @@ def make_states(paths, dtype=torch.float32):
     return [(path, torch.randn(5 + number, 4).to(dtype)) for number, path in enumerate(paths)]
 
 
+def stamp(states):
+    return [(ClipStamp.of(path).with_digest(), tensor) for path, tensor in states]
+
+
 @pytest.fixture
 def shards(paths):
     """Two files of states, of the first two clips and of the others."""
     states = make_states(paths)
     cache = StateCache(FACTS)
-    cache.write(states[:2])
+    cache.write(stamp(states[:2]))
     (first,) = cache.folder.glob("*.safetensors")
-    cache.write(states[2:])
+    cache.write(stamp(states[2:]))
     (second,) = set(cache.folder.glob("*.safetensors")) - {first}
     return [first, second]
 
@@ -64,7 +68,7 @@ def test_what_is_written_is_read(paths, dtype):
     states[0][1][0, :2] = torch.tensor([torch.nan, -0.0])
     states[1] = (states[1][0], torch.randn(6, 8).to(dtype)[:, ::2])
     assert StateCache(FACTS).find(paths) == {}
-    StateCache(FACTS).write(states)
+    StateCache(FACTS).write(stamp(states))
     found = read(paths)
     assert found.keys() == set(paths)
     for path, expected in states:
@@ -73,7 +77,7 @@ def test_what_is_written_is_read(paths, dtype):
 
 
 def test_other_facts_are_another_cache(paths):
-    StateCache(FACTS).write(make_states(paths))
+    StateCache(FACTS).write(stamp(make_states(paths)))
     for change in ({"weights": "abd"}, {"block": 3}, {"reading": {"trim_db": 30.0}}, {"dtype": "float16"}):
         other = StateCache(FACTS | change)
         assert other.folder != StateCache(FACTS).folder
@@ -84,7 +88,7 @@ def test_other_facts_are_another_cache(paths):
 def test_another_process_opens_files_of_its_own(paths):
     states = make_states(paths)
     cache = StateCache(FACTS)
-    cache.write(states)
+    cache.write(stamp(states))
     entries = cache.find(paths)
     copied = pickle.loads(pickle.dumps(cache))
     assert_found({path: copied.load(entry) for path, entry in entries.items()}, states)
@@ -92,7 +96,7 @@ def test_another_process_opens_files_of_its_own(paths):
 
 def test_a_file_with_other_content_is_not_found(paths):
     states = make_states(paths)
-    StateCache(FACTS).write(states)
+    StateCache(FACTS).write(stamp(states))
     with open(paths[0], "ab") as file:
         file.write(b"more")
     assert_found(read(paths), states[1:])
@@ -100,7 +104,7 @@ def test_a_file_with_other_content_is_not_found(paths):
 
 def test_a_file_with_other_content_of_the_same_size_is_not_found(paths):
     states = make_states(paths)
-    StateCache(FACTS).write(states)
+    StateCache(FACTS).write(stamp(states))
     size, changed = os.path.getsize(paths[1]), os.stat(paths[1]).st_mtime_ns + 1
     with open(paths[1], "wb") as file:
         file.write(b"x" * size)
@@ -110,7 +114,7 @@ def test_a_file_with_other_content_of_the_same_size_is_not_found(paths):
 
 def test_a_file_is_found_by_its_content(paths, tmp_path):
     states = make_states(paths)
-    StateCache(FACTS).write(states)
+    StateCache(FACTS).write(stamp(states))
     os.utime(paths[0], (1, 1))
     moved, copied = str(tmp_path / "moved.wav"), str(tmp_path / "copied.flac")
     os.rename(paths[1], moved)
@@ -121,7 +125,7 @@ def test_a_file_is_found_by_its_content(paths, tmp_path):
 
 def test_two_files_that_change_places_keep_their_states(paths, tmp_path):
     states = make_states(paths)
-    StateCache(FACTS).write(states)
+    StateCache(FACTS).write(stamp(states))
     os.rename(paths[0], tmp_path / "aside")
     os.rename(paths[1], paths[0])
     os.rename(tmp_path / "aside", paths[1])
@@ -134,7 +138,7 @@ def test_files_of_the_same_content_share_their_states(paths, tmp_path):
     twin = str(tmp_path / "twin.wav")
     shutil.copy(paths[0], twin)
     ((_, states),) = make_states(paths[:1])
-    StateCache(FACTS).write([(paths[0], states), (twin, states)])
+    StateCache(FACTS).write(stamp([(paths[0], states), (twin, states)]))
     assert_found(read([paths[0], twin]), [(paths[0], states), (twin, states)])
 
 
@@ -215,7 +219,7 @@ def test_damaged_states_that_were_made_again_are_found(paths, shards, damage):
     do, _ = DAMAGES[damage]
     do(shards[0])
     for name in ("0" * 32, "f" * 32):
-        StateCache(FACTS).write(states[:2])
+        StateCache(FACTS).write(stamp(states[:2]))
         (new,) = set(shards[0].parent.glob("*.safetensors")) - set(shards)
         named = new.replace(new.with_name(f"{name}.safetensors"))
         assert_found(read(paths), states)
@@ -234,11 +238,30 @@ def test_a_write_that_fails_leaves_nothing_to_be_found(paths, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("avb_hf.training.state_cache.save_file", fail)
-        with pytest.raises(OSError, match="no space"):
-            StateCache(FACTS).write(make_states(paths))
+        with pytest.raises(ValueError, match=r"no space.*AVB_HF_CACHE.*--cache off"):
+            StateCache(FACTS).write(stamp(make_states(paths)))
     assert read(paths) == {}
-    StateCache(FACTS).write(make_states(paths))
+    StateCache(FACTS).write(stamp(make_states(paths)))
     assert_found(read(paths), make_states(paths))
+
+
+def append(path):
+    with open(path, "ab") as file:
+        file.write(b"more")
+
+
+@pytest.mark.parametrize(
+    "change", [append, os.remove, lambda path: os.utime(path, (1, 1))], ids=["more", "gone", "time"]
+)
+def test_states_of_a_file_that_changed_while_it_was_read_are_not_kept(paths, change):
+    states = make_states(paths)
+    stamped = stamp(states)
+    change(paths[1])
+    with pytest.raises(ValueError, match=f"{paths[1]} has changed while it was read"):
+        StateCache(FACTS).write(stamped)
+    assert read([path for path in paths if os.path.exists(path)]) == {}
+    StateCache(FACTS).write(stamped[2:])
+    assert_found(read(paths[2:]), states[2:])
 
 
 def test_several_writers_get_along(paths):
@@ -250,7 +273,7 @@ def test_several_writers_get_along(paths):
         def write(part, facts=facts, start=start, problems=problems):
             start.wait()
             try:
-                StateCache(facts).write([part])
+                StateCache(facts).write(stamp([part]))
             except Exception as problem:
                 problems.append(problem)
 
@@ -265,7 +288,7 @@ def test_several_writers_get_along(paths):
 
 def test_caches_are_listed_with_what_they_hold(paths, shards):
     assert len(StateCache(FACTS | {"block": 0}).find(paths)) == 0  # asking makes no cache
-    StateCache(FACTS | {"block": 1}).write(make_states(paths)[:1])
+    StateCache(FACTS | {"block": 1}).write(stamp(make_states(paths)[:1]))
     summaries = {summary.facts["block"]: summary for summary in list_caches()}
     assert summaries.keys() == {1, 2}
     assert {summary.folder.parent for summary in summaries.values()} == {states_folder()}
@@ -276,11 +299,23 @@ def test_caches_are_listed_with_what_they_hold(paths, shards):
 
 
 def test_a_cache_is_cleared_and_no_other(paths, shards):
-    StateCache(FACTS | {"block": 1}).write(make_states(paths))
+    StateCache(FACTS | {"block": 1}).write(stamp(make_states(paths)))
     size = sum(path.stat().st_size for path in shards[0].parent.rglob("*"))
     assert clear_cache(shards[0].parent.name) == size
     assert read(paths) == {}
     assert [summary.facts["block"] for summary in list_caches()] == [1]
+
+
+@pytest.mark.parametrize("content", [b'{"blo', b"[1]", b"\xff", None], ids=["cut", "list", "bytes", "missing"])
+def test_a_cache_whose_facts_are_damaged_is_listed_and_cleared(paths, shards, content):
+    StateCache(FACTS | {"block": 1}).write(stamp(make_states(paths)[:1]))
+    facts = shards[0].parent / "facts.json"
+    facts.unlink() if content is None else facts.write_bytes(content)
+    listed = {summary.folder: (summary.facts, summary.num_clips) for summary in list_caches()}
+    other = FACTS | {"block": 1}
+    assert listed == {shards[0].parent: (None, 4), StateCache(other).folder: (other, 1)}
+    clear_cache(shards[0].parent.name)
+    assert [summary.facts for summary in list_caches()] == [other]
 
 
 @pytest.mark.parametrize("key", ["absent", "..", ""])

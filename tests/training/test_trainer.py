@@ -1,5 +1,6 @@
 """The trainer against a plain PyTorch loop, and what it does with accumulation, NaN and a score that stands still."""
 
+import copy
 import json
 import math
 
@@ -10,6 +11,7 @@ import torch
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.clips import ClipReader
 from avb_hf.data.sources import load_corpus
+from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.tasks import TASKS
 from avb_hf.training.arguments import ModelArguments, RunArguments
 from avb_hf.training.build import build_model
@@ -46,6 +48,34 @@ def build(corpus_dir, tiny_backbone, tmp_path):
 
 def logged_losses(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("frozen", [None, 1])
+def test_the_batch_that_tells_the_precision_lies_where_the_model_is(build, monkeypatch, frozen):
+    kept = {}
+
+    def keep(args, wanted, before, model, make_batch):
+        kept.update(model=model, make_batch=make_batch)
+        if frozen is not None:
+            model.freeze_blocks(frozen)
+        return 0.0
+
+    monkeypatch.setattr("avb_hf.training.trainer.settle_precision", keep)
+    build()
+    read_frozen = Wav2Vec2ForVocalBurst.run_frozen
+
+    def run_frozen(self, *inputs):
+        assert all(part.is_meta for part in inputs)
+        return [
+            part.to("meta") for part in read_frozen(on_cpu, *(torch.ones_like(part, device="cpu") for part in inputs))
+        ]
+
+    on_cpu = copy.deepcopy(kept["model"])
+    monkeypatch.setattr(Wav2Vec2ForVocalBurst, "run_frozen", run_frozen)
+    kept["model"].to("meta")
+    batch = kept["make_batch"]()
+    assert ("frozen_states" in batch) == (frozen is not None)
+    assert all(value.is_meta for value in batch.values())
 
 
 def waves_and_labels(split):
@@ -175,6 +205,7 @@ def one_step(build, batch_size, accumulation):
     return logged_losses(trainer)[0], before - after
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_batch(build):
     loss, gradient = one_step(build, 16, 1)
     accumulated_loss, accumulated_gradient = one_step(build, 4, 4)
@@ -210,6 +241,7 @@ def test_a_norm_that_overflows_stops_before_the_step(build):
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_headline_that_is_not_finite_stops_the_run(build):
     trainer = build(num_train_epochs=2, eval_strategy="epoch")
     torch.nn.init.constant_(trainer.model.classifier.bias, math.nan)
@@ -217,6 +249,7 @@ def test_a_headline_that_is_not_finite_stops_the_run(build):
         trainer.train()
 
 
+@pytest.mark.slow
 def test_a_validation_split_without_labels_stops_the_run(build):
     trainer = build(num_train_epochs=2, eval_strategy="epoch")
     trainer.eval_dataset = trainer.eval_dataset.remove_columns("labels")
@@ -224,6 +257,7 @@ def test_a_validation_split_without_labels_stops_the_run(build):
         trainer.train()
 
 
+@pytest.mark.slow
 def test_early_stopping(build):
     flags = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "save_total_limit": 1}
     trainer = build(run_args=RunArguments(early_stopping_patience=2), num_train_epochs=9, learning_rate=0.0, **flags)
@@ -231,6 +265,7 @@ def test_early_stopping(build):
     assert trainer.state.epoch == 3  # the first is the best, two more bring nothing
 
 
+@pytest.mark.slow
 def test_early_stopping_needs_evaluations_and_nothing_else(build):
     run_args = RunArguments(early_stopping_patience=1)
     with pytest.raises(ValueError, match="--eval_strategy no"):

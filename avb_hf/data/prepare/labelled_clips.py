@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,8 @@ def read_labelled_clips(
     Raises:
         ValueError: If the corpus cannot be used, or two tasks have other clips or columns of one name.
     """
-    corpora = {name: load_corpus(task, reading) for name, task in tasks.items()}
+    # What is published need not be complete, as the contest file of a task must be.
+    corpora = {name: load_corpus(replace(task, submission_name=None), reading) for name, task in tasks.items()}
     _check_same_clips(corpora)
     first = next(iter(corpora.values()))
     has_speakers = all(SPEAKER_COLUMN in split.column_names for split in first.values())

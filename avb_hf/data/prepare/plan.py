@@ -58,7 +58,7 @@ def make_plan(raw: Path, out: Path, args: PrepareArguments) -> list[Step]:
         ValueError: If a folder is unfit, two files would become one, a link leads out of RAW, or a table would name
             clips that are no longer there.
     """
-    _check_folders(raw, out)
+    check_folders(raw, out)
     names = list_files(raw)
     outputs = {name: prepared_name(name) for name in names if is_audio(name)}
     if not outputs:
@@ -75,6 +75,20 @@ def make_plan(raw: Path, out: Path, args: PrepareArguments) -> list[Step]:
         steps.append(_step(raw, name, output, "table" if columns else "copy", columns))
     _check_clashes(steps)
     return sorted(steps, key=lambda step: step.output)
+
+
+def check_folders(raw: Path, out: Path) -> None:
+    """Check that RAW is a folder, and that OUT may be one apart from it; both are absolute.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not raw.is_dir():
+        raise ValueError(f"RAW {raw} is not a folder")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"OUT {out} is not a folder")
+    if raw.is_relative_to(out) or out.is_relative_to(raw):
+        raise ValueError(f"neither of RAW {raw} and OUT {out} may be inside the other")
 
 
 def is_audio(name: str) -> bool:
@@ -112,15 +126,6 @@ def list_files(raw: Path) -> list[str]:
 
 def _fail(error: OSError) -> NoReturn:
     raise error
-
-
-def _check_folders(raw: Path, out: Path) -> None:
-    if not raw.is_dir():
-        raise ValueError(f"RAW {raw} is not a folder")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"OUT {out} is not a folder")
-    if raw.is_relative_to(out) or out.is_relative_to(raw):
-        raise ValueError(f"neither of RAW {raw} and OUT {out} may be inside the other")
 
 
 def _find_manifests(raw: Path, args: PrepareArguments) -> dict[str, Path]:

@@ -12,8 +12,9 @@ from avb_hf.data.prepare.dataset_card import make_card
 from avb_hf.data.prepare.labelled_clips import read_labelled_clips
 from avb_hf.data.prepare.parquet_dataset import check_parquet_folder, write_dataset
 from avb_hf.data.prepare.path_tables import followed
+from avb_hf.data.prepare.plan import check_folders
 from avb_hf.data.prepare.publish_arguments import PublishArguments
-from avb_hf.data.prepare.reading import find_tasks, reading_arguments
+from avb_hf.data.prepare.reading import check_reading, find_tasks, reading_arguments
 from avb_hf.data.prepare.record import read_record
 from avb_hf.data.problems import raise_together
 
@@ -21,13 +22,22 @@ from avb_hf.data.problems import raise_together
 _TOLD_SETTINGS = ("channels", "peak_db", "keep_level", "subtype")
 
 
-def check_published(raw: str | Path, out: str | Path, publish: PublishArguments) -> None:
-    """Check before the work that the folder for the Parquet files may be written to.
+def check_published(raw: str | Path, out: str | Path, args: PrepareArguments, publish: PublishArguments) -> None:
+    """Check before the work that its result can be read, and the folder for the Parquet files written to.
+
+    Args:
+        raw: The folder with the recordings.
+        out: The folder for the prepared clips.
+        args: How they will be prepared.
+        publish: What their labels are, and where to write.
 
     Raises:
-        ValueError: If it may not.
+        ValueError: If not.
     """
-    check_parquet_folder(publish.find_folder(out), followed(raw), followed(out))
+    raw, out = followed(raw), followed(out)
+    check_folders(raw, out)
+    check_parquet_folder(publish.find_folder(out), raw, out)
+    check_reading(raw, args, publish)
 
 
 def write_published(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -45,6 +46,8 @@ class PublishArguments(CorpusArguments):
         check_choice("--source of a prepared corpus", self.source, PREPARED_SOURCES)
         if self.public and self.push_to_hub is None:
             raise ValueError("--public belongs to --push_to_hub")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.license):
+            raise ValueError(f"--license must be an identifier of the Hub, such as cc-by-4.0, got {self.license!r}")
         if self.public and self.license is None:
             raise ValueError("--public needs --license, which says what everybody may do with audio and labels")
 

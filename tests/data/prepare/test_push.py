@@ -1,5 +1,6 @@
 """A corpus that is published: what lies on the Hub, what comes back, and what keeps it from being pushed."""
 
+import json
 import shutil
 
 import numpy as np
@@ -13,12 +14,17 @@ from avb_hf.cli import run
 from avb_hf.data.arguments import DataArguments
 from avb_hf.data.clips import ClipReader
 from avb_hf.data.prepare import parquet_dataset
+from avb_hf.data.prepare.arguments import PrepareArguments
+from avb_hf.data.prepare.publish import check_published
 from avb_hf.data.prepare.publish_arguments import PublishArguments
 from avb_hf.data.sources import infer_task, load_corpus
+from avb_hf.tasks import TASKS
 
 pytestmark = pytest.mark.slow
 
 REPO = "datasets/tester/bursts"
+SPLITS = ("train", "train", "val", "test")
+BY_TABLE = ["--source", "manifest", "--path_column", "File_ID", "--manifest", "RAW/labels/two_info.csv"]
 
 
 def read(task="two", **flags):
@@ -170,6 +176,13 @@ def test_a_dataset_that_may_not_be_read_is_no_dataset(hub, publish, monkeypatch)
         (lambda patch, hub: setattr(hub, "role", "fineGrained") or hub.scopes.clear(), [], "may not write to tester/b"),
         (lambda patch, hub: None, ["--public"], "--public needs --license"),
         (lambda patch, hub: None, ["--source", "demo"], "'demo'"),
+        (lambda patch, hub: None, ["--license", "CC BY"], "--license must be an identifier of the Hub"),
+        (lambda patch, hub: None, ["--task", "tow"], "tow"),
+        (lambda patch, hub: None, ["--max_bad_audio", "1.5"], "--max_bad_audio must be in [0, 1), got 1.5"),
+        (lambda patch, hub: None, ["--label_columns", "joy"], "--label_columns belongs to --source manifest"),
+        (lambda patch, hub: None, ["--source", "manifest"], "--source manifest publishes what one --manifest names"),
+        (lambda patch, hub: None, [*BY_TABLE, "--split_column", "Split"], "needs --task, or --label_columns"),
+        (lambda patch, hub: None, [*BY_TABLE, "--label_columns", "joy"], "the table lacks the columns ['joy']"),
         (lambda patch, hub: None, ["--parquet_dir", "RAW/x"], "may be inside the other"),
         (lambda patch, hub: None, ["--parquet_dir", "OUT"], "may be inside the other"),
         (lambda patch, hub: None, ["--parquet_dir", "TMP"], "may be inside the other"),
@@ -180,7 +193,8 @@ def test_what_prevents_a_push_is_told_before_the_work(hub, publish, monkeypatch,
     prevent(monkeypatch, hub)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
-    places = {"RAW/x": tmp_path / "raw" / "x", "OUT": tmp_path / "out", "TMP": tmp_path, "OTHER": tmp_path / "other"}
+    places = {word: str(tmp_path / word.replace("RAW", "raw")) for word in ("RAW/x", "RAW/labels/two_info.csv")}
+    places |= {"OUT": tmp_path / "out", "TMP": tmp_path, "OTHER": tmp_path / "other"}
     code, said = publish("--push_to_hub", "tester/bursts", *(str(places.get(word, word)) for word in flags))
     assert code == 2
     assert message in said
@@ -218,6 +232,40 @@ def test_a_row_without_audio_keeps_all_from_being_published_or_stays_out(publish
     assert "00001" not in read(source="hub", dataset_name=str(tmp_path / "parquet"))["train"]["file_id"][:]
 
 
+def test_a_test_recording_that_cannot_be_used_may_stay_out_though_a_contest_would_need_it(publish, labelled, tmp_path):
+    table = pd.read_csv(labelled / "labels" / "two_info.csv")
+    bad = table[table["Split"] == "Test"]["File_ID"].iloc[0].strip("[]")
+    (labelled / "audio" / "any" / f"{bad}.wav").write_bytes(b"no audio")
+    flags = ["--parquet_dir", str(tmp_path / "parquet"), "--on_bad_audio", "skip", "--max_bad_audio", "0.1"]
+    code, said = publish(*flags)
+    assert code == 1, said
+    assert bad not in read(source="hub", dataset_name=str(tmp_path / "parquet"))["test"]["file_id"][:]
+    tasks = json.loads((tmp_path / "parquet" / "avb_corpus.json").read_text())["tasks"]
+    assert tasks["two"]["submission_name"] == TASKS["two"].submission_name is not None
+
+
+@pytest.mark.parametrize("bad", ["a.flac", "b.flac", None])
+def test_a_manifest_is_read_from_its_own_folder_whichever_recording_is_bad(bad, tmp_path, capsys):
+    (tmp_path / "raw" / "lists").mkdir(parents=True)
+    names = ["a.flac", "b.flac", "c.flac", "d.flac"]
+    for number, name in enumerate(names):
+        wave = np.random.default_rng(number).uniform(-0.5, 0.5, 8_000)
+        soundfile.write(tmp_path / "raw" / "lists" / name, wave, 16_000)
+    if bad is not None:
+        (tmp_path / "raw" / "lists" / bad).write_bytes(b"no audio")
+    rows = [f"{name},{split},0.{number}" for number, (name, split) in enumerate(zip(names, SPLITS, strict=True))]
+    manifest = tmp_path / "raw" / "lists" / "clips.csv"
+    manifest.write_text("\n".join(["path,split,joy", *rows]) + "\n")
+    words = [str(tmp_path / "raw"), str(tmp_path / "out"), "--num_workers", "1", "--manifest", str(manifest)]
+    words += ["--source", "manifest", "--label_columns", "joy", "--split_column", "split"]
+    words += ["--parquet_dir", str(tmp_path / "parquet"), "--on_bad_audio", "skip", "--max_bad_audio", "0.5"]
+    code = run("prepare", words)
+    assert code == (0 if bad is None else 1), "".join(capsys.readouterr())
+    args = DataArguments(source="hub", dataset_name=str(tmp_path / "parquet"))
+    found = {name for split in load_corpus(infer_task(args), args).values() for name in split["file_id"]}
+    assert found == set(names) - {bad}
+
+
 def test_a_recording_that_no_table_names_is_not_left_out_unasked(hub, tmp_path, capsys):
     (tmp_path / "raw").mkdir()
     for number in range(30):
@@ -241,6 +289,15 @@ def test_a_recording_that_no_table_names_is_not_left_out_unasked(hub, tmp_path, 
     assert publish("--on_bad_audio", "skip", "--max_bad_audio", "0.04")[0] == 1
     splits = read("emogator", source="hub", dataset_name="tester/bursts")
     assert sum(map(len, splits.values())) == 29
+
+
+def test_recordings_that_get_their_names_by_the_work_pass_the_check_before(tmp_path):
+    (tmp_path / "raw").mkdir()
+    soundfile.write(tmp_path / "raw" / "000000-01-0.flac", np.zeros(1_600), 16_000)
+    publish = PublishArguments(source="emogator", parquet_dir=str(tmp_path / "parquet"))
+    check_published(tmp_path / "raw", tmp_path / "out", PrepareArguments(), publish)
+    with pytest.raises(ValueError, match=r"RAW .*none is not a folder"):
+        check_published(tmp_path / "none", tmp_path / "out", PrepareArguments(), publish)
 
 
 def test_tasks_of_other_clips_are_published_one_by_one(publish, labelled, tmp_path):

@@ -49,6 +49,7 @@ def corpus(tmp_path):
     return tmp_path
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("name", AVB_TASKS)
 @pytest.mark.parametrize("kind", ["wav", "mp3", "ogg", "flac"])
 def test_all_tasks_from_48_khz_stereo_of_all_formats(tmp_path, name, kind):
