@@ -120,6 +120,7 @@ def test_a_trap_in_a_sealed_checkpoint_is_refused_by_name(flags, folders, marker
         assert re.search(rf"checkpoint-6.*({name}|model\.safetensors)", capsys.readouterr().err)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("name", STATE_FILES)
 def test_a_trap_that_was_slipped_in_is_found_by_the_seal(folders, marker, caplog, name):
     checkpoint = folders["run"] / "checkpoint-6"
@@ -265,6 +266,7 @@ def files_of(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_no_token_and_no_pickle_in_what_a_run_leaves(flags, tmp_path, monkeypatch, capfd, caplog):
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.setenv(name, TOKEN)

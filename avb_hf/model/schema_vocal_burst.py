@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .configuration_vocal_burst import VocalBurstConfig
@@ -30,8 +31,8 @@ def output_schema(
     return {"$schema": DIALECT, **result}
 
 
-def score_bounds(config: VocalBurstConfig) -> tuple[float | None, float | None]:
-    """Return the lowest and highest score that the pipeline returns; None where scores have no bound.
+def score_bounds(config: VocalBurstConfig) -> tuple[float, float]:
+    """Return the lowest and highest score that the pipeline returns; infinite where scores have no bound.
 
     Args:
         config: Configuration of the checkpoint.
@@ -41,13 +42,13 @@ def score_bounds(config: VocalBurstConfig) -> tuple[float | None, float | None]:
     if getattr(config, "output_activation", None) == "sigmoid" and config.label_range is not None:
         low, high = config.label_range
         return low, high
-    return None, None
+    return -math.inf, math.inf
 
 
 def _score(config: VocalBurstConfig) -> dict[str, Any]:
     is_class = config.problem_type == "single_label_classification"
     bounds = zip(("minimum", "maximum"), score_bounds(config), strict=True)
-    told = {name: bound for name, bound in bounds if bound is not None}
+    told = {name: bound for name, bound in bounds if math.isfinite(bound)}
     what = "probability of the class" if is_class else "intensity, in the unit of the labels"
     return {"type": "number", **told, "description": what}
 

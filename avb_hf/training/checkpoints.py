@@ -54,9 +54,9 @@ def find_damage(folder: str | Path) -> str | None:
     for name, expected in contents.items():
         path = folder / name
         if not path.is_file():
-            return f"{name} is missing"
+            return f"{name} is missing, which {SEAL} lists"
         if not _is_as_sealed(path, expected):
-            return f"{name} is not as it was written"
+            return f"{name} is not as {SEAL} says"
     return None
 
 

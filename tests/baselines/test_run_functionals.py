@@ -113,6 +113,7 @@ def test_the_same_seeds_give_the_same_predictions(run, tmp_path):
     assert "eval_over_seeds_std" not in load(tmp_path / "a", "all_results.json")
 
 
+@pytest.mark.slow
 def test_the_record_of_the_run(run):
     _, folder = run("culture", system="compare")
     record = load(folder, "resolved_config.json")
@@ -140,6 +141,7 @@ def test_another_run_is_refused_until_it_is_to_be_overwritten(run):
     assert load(folder, "resolved_config.json")["flags"]["seeds"] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["predictions.csv", "avb_complete.json"])
 def test_a_run_that_was_cut_off_is_done_again(run, lost):
     results, folder = run()

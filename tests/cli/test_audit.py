@@ -63,6 +63,7 @@ def test_an_unmasked_pooling_fails_and_is_named(checkpoint, corpus_dir, capsys):
     assert output.splitlines()[-1] == "FAIL, probably since pooling_mask is false: max pooling reads padded frames"
 
 
+@pytest.mark.slow
 def test_an_unmasked_group_norm_fails_and_is_named(tiny_backbone, tmp_path, capsys):
     fields = tiny_backbone | {"feat_extract_norm": "group", "do_stable_layer_norm": False}
     Wav2Vec2Model(Wav2Vec2Config(**fields)).save_pretrained(tmp_path)
@@ -72,6 +73,7 @@ def test_an_unmasked_group_norm_fails_and_is_named(tiny_backbone, tmp_path, caps
     assert capsys.readouterr().out.splitlines()[-1].startswith("FAIL, probably since masked_group_norm is false")
 
 
+@pytest.mark.slow
 def test_a_cut_clip_is_told_of(tiny_backbone_dir, tmp_path, capsys):
     for name, seconds in (("long", 31), ("short", 1)):
         soundfile.write(tmp_path / f"{name}.wav", 0.1 * np.random.randn(seconds * 16_000), 16_000)
@@ -80,6 +82,7 @@ def test_a_cut_clip_is_told_of(tiny_backbone_dir, tmp_path, capsys):
     assert line == "2 clips of 1.00 to 30.00 s, 1 of them cut to their middle 30 s"
 
 
+@pytest.mark.slow
 def test_another_seed_takes_other_clips(tiny_backbone_dir, corpus_dir, capsys):
     outputs = []
     for seed in ("0", "0", "1"):

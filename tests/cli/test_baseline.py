@@ -67,6 +67,7 @@ def test_it_leaves_what_a_training_leaves(finished):
     assert set(read_predictions(folder)["split"]) == {"validation", "test"}
 
 
+@pytest.mark.slow
 def test_the_folder_loads_and_predicts_the_same(finished, corpus_dir):
     task, _, folder = finished
     model, extractor = load_fine_tuned(str(folder))
@@ -149,6 +150,7 @@ def test_it_is_not_trained_in_two_processes(corpus_dir, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flag", "told"), [("--estimate", "peak memory"), ("--dry_run", "one batch of 8 clips: loss")])
 def test_what_would_be_done(emo18, flag, told, tmp_path, capsys):
     assert emo18("run", flag) == 0

@@ -20,6 +20,7 @@ def clips(corpus_dir):
     return corpus_dir / "audio"
 
 
+@pytest.mark.slow
 def test_an_exported_file_scores_like_the_checkpoint(checkpoint, clips, tmp_path, capsys):
     file = tmp_path / "model.onnx"
     assert run("export", [str(checkpoint), "--output", str(file), "--clips", str(clips), "--max_clips", "12"]) == 0

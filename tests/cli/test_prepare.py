@@ -102,6 +102,7 @@ def test_exit_codes_tell_whole_incomplete_and_refused(raw, tmp_path, capsys):
     assert "peak_db: -3.0 is now -6.0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_advice_is_given_that_cannot_be_followed(raw, tmp_path, capsys):
     for path in sorted(raw.iterdir())[1:]:
         path.unlink()

@@ -58,6 +58,7 @@ def predictions_of(folder, split=None):
     return table if split is None else table[table["split"] == split]
 
 
+@pytest.mark.wide
 def test_files(finished):
     task, folder = finished
     names = {path.name for path in folder.iterdir() if not path.name.startswith("checkpoint-")}
@@ -130,6 +131,7 @@ def test_names_of_the_results(finished, corpus_dir):
     assert {f"test_{each}_{label}" for label in present} <= set(results)
 
 
+@pytest.mark.wide
 def test_the_folder_loads_and_predicts_the_same(finished, corpus_dir):
     task, folder = finished
     model = Wav2Vec2ForVocalBurst.from_pretrained(folder)
@@ -165,6 +167,7 @@ def test_the_corpus_is_described_once(corpus_dir, tiny_flags, tmp_path, monkeypa
     assert set(load(tmp_path / "out", "resolved_config.json")) >= {"data", "audio", "skipped", "task", "model"}
 
 
+@pytest.mark.wide
 def test_only_evaluating_a_checkpoint_gives_its_scores(finished, corpus_dir, tmp_path, capsys):
     task, folder = finished
     flags = ["--data_dir", corpus_dir, "--task", task.name, "--model_name_or_path", folder, "--do_eval"]

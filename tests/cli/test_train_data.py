@@ -56,6 +56,7 @@ def test_an_unlabelled_test_split_is_predicted_and_not_scored(command, relabelle
     assert len(pd.read_csv(out / "A-VB-Two_team_1.csv")) == 9
 
 
+@pytest.mark.slow
 def test_without_a_test_split_nothing_is_predicted_there(command, relabelled, tmp_path):
     assert command("--data_dir", relabelled(lambda table: table[table["Split"] != "Test"])) == 0
     out = tmp_path / "out"

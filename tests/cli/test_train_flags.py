@@ -85,6 +85,7 @@ def test_early_stopping_by_flag(command, tmp_path):
     assert load(tmp_path / "out", "trainer_state.json")["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_balanced_class_weights_by_flag(command, tmp_path, make_corpus):
     corpus, classes = make_corpus(tmp_path / "corpus"), TASKS["type"].labels
     table = pd.read_csv(corpus / "labels" / "type_info.csv")

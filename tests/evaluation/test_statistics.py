@@ -180,6 +180,7 @@ def test_equal_values_have_an_interval_of_no_width():
     assert t_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
 
 
+@pytest.mark.slow
 def test_t_intervals_cover_as_they_say():
     drawn = np.random.default_rng(0).normal(0.3, 0.05, (2000, 6))
     covered = [low <= 0.3 <= high for low, high in map(t_interval, drawn)]

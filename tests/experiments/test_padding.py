@@ -77,6 +77,7 @@ def mean_ccc(labels, predictions):
     return np.mean([audmetric.concordance_cc(labels[name], predictions[name]) for name in ("Valence", "Arousal")])
 
 
+@pytest.mark.slow
 def test_differences_are_paired_by_speaker(carried_out_well, with_speakers):
     root, _ = carried_out_well
     labels = pd.read_csv(with_speakers / "labels" / "two_info.csv", dtype={"File_ID": str})
@@ -168,6 +169,7 @@ def test_speakers_are_counted_among_the_clips_that_are_drawn(with_speakers):
         PaddingStudy(data, TASKS["two"], "some/backbone", ())
 
 
+@pytest.mark.slow
 def test_a_seed_that_failed_in_one_system_is_no_part_of_its_differences(study, fake_avb, tmp_path):
     """The second seed of `last` without RNN fails: its differences are those of the first seed alone."""
     alone = tmp_path / "alone"

@@ -55,12 +55,14 @@ def test_a_file_is_all_that_other_programs_need(export, folder):
     assert found == pytest.approx({label: row[label] for label in found}, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_scores_of_a_file_do_not_depend_on_batches(loud_model, many_clips, folder, tmp_path):
     path = export_onnx(*loud_model, many_clips, tmp_path / "model.onnx", "int8").output
     one, four = (list(predict(path, folder, PredictArguments(batch_size=size))) for size in (1, 4))
     assert one == four
 
 
+@pytest.mark.slow
 def test_a_job_is_bound_to_the_file_it_scores_by(export, folder, tmp_path):
     path, model, extractor = export()
     args, output = PredictArguments(batch_size=4), tmp_path / "scores.csv"

@@ -12,6 +12,7 @@ def batches(name, lengths=LENGTHS, batch_size=4, seed=0):
     return PERTURBATIONS[name](lengths, batch_size, np.random.default_rng(seed))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("name", PERTURBATIONS)
 @pytest.mark.parametrize("count", [2, 3, 10, 11])
 @pytest.mark.parametrize("batch_size", [2, 3, 8, 64])

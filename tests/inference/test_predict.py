@@ -101,6 +101,7 @@ def test_windows_come_one_after_the_other(model, folder, monkeypatch):
     np.testing.assert_allclose(parts.iloc[:, :-1], whole.iloc[:, :-1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", READERS)
 def test_each_kind_of_file_holds_the_same(suffix, model, bad_folder, tmp_path):
     args, output = PredictArguments(batch_size=4), tmp_path / f"scores{suffix}"

@@ -59,6 +59,7 @@ def scored_batches(monkeypatch):
     return numbers, kill_after
 
 
+@pytest.mark.slow
 def test_work_that_was_cut_off_anywhere_goes_on_to_the_same_bytes(score, scored_batches, tmp_path):
     numbers, kill_after = scored_batches
     score("whole.csv")
@@ -78,6 +79,7 @@ def test_work_that_was_cut_off_anywhere_goes_on_to_the_same_bytes(score, scored_
         (tmp_path / "scores.csv").unlink()
 
 
+@pytest.mark.slow
 def test_lines_that_were_torn_are_computed_again(score, scored_batches, tmp_path):
     numbers, kill_after = scored_batches
     score("whole.csv")
@@ -102,6 +104,7 @@ def test_lines_that_were_torn_are_computed_again(score, scored_batches, tmp_path
         kill_after.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["write_scores", "write_json", "digest_file"])
 def test_a_kill_while_the_file_is_written_does_no_harm(name, score, scored_batches, tmp_path, monkeypatch):
     import avb_hf.inference.job as job

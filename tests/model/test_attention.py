@@ -26,6 +26,7 @@ def test_sdpa_is_the_default(name, attention, make_model, stock_dir, tmp_path):
     assert attention_of(Wav2Vec2ForVocalBurst.from_pretrained(tmp_path, **given)) == expected
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("given", [{}, {"attn_implementation": "eager"}])
 @pytest.mark.parametrize("name", ["wavlm-group", "wavlm-layer-stable"])
 def test_wavlm_is_eager_and_says_so(name, given, make_model, stock_dir, tmp_path):

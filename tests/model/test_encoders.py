@@ -44,6 +44,7 @@ def test_states_are_what_a_hook_sees_on_the_stock_model(convolutional, block, st
     assert torch.equal(states, expected)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("block", [1, 3])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_whisper_states_are_what_a_hook_sees_on_the_stock_encoder(block, attention, stock_dir):
@@ -57,6 +58,7 @@ def test_whisper_states_are_what_a_hook_sees_on_the_stock_encoder(block, attenti
     assert torch.equal(states, output_of_block(reference, block, mel))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("block", [1, 2])
 def test_blocks_above_are_not_there(backbone, block, stock, make_model):
     reference = stock(backbone)
@@ -73,6 +75,7 @@ def test_blocks_above_are_not_there(backbone, block, stock, make_model):
     assert {name: value.shape for name, value in model.encoder.named_parameters()} == expected
 
 
+@pytest.mark.wide
 def test_random_weights_are_those_of_the_stock_class(backbone, stock, make_model):
     torch.manual_seed(5)
     reference = stock(backbone, mask_time_prob=0.0)
@@ -95,6 +98,7 @@ def test_masked_group_norm_is_torchs_on_the_true_frames():
     assert masked_group_norm(hidden.bfloat16(), num_frames, norm).dtype == torch.bfloat16
 
 
+@pytest.mark.wide
 def test_num_frames_are_those_the_convolutions_give(backbone, make_model):
     model = make_model(backbone)
     for samples in range(model.config.min_samples, model.config.min_samples + 700, 53):

@@ -113,6 +113,7 @@ def test_a_short_clip_is_lengthened_with_a_warning(extractor, waves, caplog):
     assert batch["input_values"][1, :150].std() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.wide
 def test_a_short_clip_goes_through_the_model(backbone, make_model, waves):
     model = make_model(backbone)
     extractor = VocalBurstFeatureExtractor.for_backbone(None, model.config)

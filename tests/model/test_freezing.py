@@ -74,6 +74,7 @@ def test_no_batch_moves_a_bit_of_the_states(attended, make_model, clips, pad):
                 assert (row[count:] == 0).all()
 
 
+@pytest.mark.wide
 def test_states_are_what_a_hook_sees_on_the_clip_alone(backbone, make_model, clips, pad):
     model = make_model(backbone)
     seen = []
@@ -125,6 +126,7 @@ def test_what_is_frozen_is_all_that_makes_the_states(backbone, depth, make_model
     assert all(parameter.grad.abs().max() > 0 for parameter in head)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_states_depend_on_the_weights_of_what_is_named_and_on_no_others(one_of_each, depth, make_model, clips, pad):
     model = frozen_at(make_model(one_of_each), depth)
@@ -153,6 +155,7 @@ def test_dropout_comes_only_behind_what_is_frozen(one_of_each, depth, make_model
         assert torch.equal(model(*batch).logits, model(*batch).logits) == (depth == 3)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_dropout_that_is_kept_is_drawn_in_every_step(one_of_each, depth, make_model, clips, pad):
     model = make_model(one_of_each, backbone_changes=DROPOUT[one_of_each])

@@ -54,6 +54,7 @@ def test_no_batch_moves_states_or_scores(attended, make_model, clips, pad):
             assert (row - states_alone[number]).abs().max() < 5e-5 * largest
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_no_batch_moves_the_scores_of_a_whole_model(one_of_each, pooling, make_model, clips, pad):
     pool_over = "states" if POOLINGS[pooling].widening > 1 else "logits"

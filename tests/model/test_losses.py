@@ -182,6 +182,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", DEGENERATE)
 @pytest.mark.parametrize("loss", REGRESSION)

@@ -93,6 +93,7 @@ def test_head_is_the_computation_by_hand(make_model, pooling, order, output_norm
     assert len(np.unique(expected.round(3))) == expected.size
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("pooling_mask", [True, False])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("pooling", POOL)
@@ -147,6 +148,7 @@ def test_random_head_on_a_loaded_backbone_starts_the_same_way(stock_dir, make_mo
         assert 0.5 / 8 < value.abs().max() <= 1 / 8, name
 
 
+@pytest.mark.wide
 def test_every_trainable_parameter_gets_a_gradient(backbone, make_model, clips, pad):
     model = make_model(backbone, label_range=(0, 1), states_norm="layer").train()
     model(*pad(clips), labels=torch.rand(5, 3)).loss.backward()

@@ -125,6 +125,7 @@ def test_half_precision_in_and_out_but_not_between(name):
     torch.testing.assert_close(pooled.float(), expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.wide
 @pytest.mark.parametrize("name", POOLINGS)
 def test_a_traced_and_an_exported_pooling_take_other_shapes(name, states):

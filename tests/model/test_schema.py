@@ -59,6 +59,7 @@ def pipes(make_model):
     return {kind: VocalBurstPipeline(make_model(**fields)) for kind, fields in KINDS.items()}
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: "-".join(name for name in call if call[name]) or "plain")
 @pytest.mark.parametrize("kind", KINDS)
 def test_results_fit_their_schema_and_no_other(pipes, kind, call, recording):

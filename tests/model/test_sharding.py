@@ -44,6 +44,7 @@ def test_accelerate_takes_every_key_of_the_example(launched):
     assert (launched.use_fsdp, launched.num_processes) == (True, 2)
 
 
+@pytest.mark.wide
 def test_under_the_example_every_block_is_wrapped(backbone, make_model, launched):
     model = make_model(backbone)
     plugin = FullyShardedDataParallelPlugin()

@@ -63,6 +63,7 @@ def test_every_checkpoint_of_a_run_is_sealed(finished):
         assert sealed["model.safetensors"] == {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_to_any_file_is_found_named_and_passed_over(folder, damage, caplog):
     older = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[-2]

@@ -112,6 +112,7 @@ def test_a_clip_that_changes_while_it_is_read_is_told_and_not_cached(
     assert digest(train(data_dir=data)) == digest(train("--cache", "off", data_dir=data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", ["no home", "no folder"])
 def test_a_cache_that_cannot_be_used_is_told_before_the_folder_is_begun(train, monkeypatch, tmp_path, capsys, why):
     def no_home():

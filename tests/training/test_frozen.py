@@ -14,6 +14,7 @@ ONE_STEP = ["--max_steps", "1"]
 NO_DROPOUT = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("freeze", "rnn", "precision"),
     [

@@ -32,6 +32,7 @@ def make_batch(device, is_class):
     return {name: value.to(device) for name, value in batch.items()}
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("num_batches", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", HEADS)

@@ -38,6 +38,7 @@ def call(raw, out, *manifests, **flags):
     return prepare(raw, out, PrepareArguments(num_workers=1, manifest=[str(path) for path in manifests], **flags))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", WRITE)
 def test_ids_that_are_paths_are_kept_in_a_column(raw, tmp_path, suffix):
     manifest = raw / f"clips{suffix}"

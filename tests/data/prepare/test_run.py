@@ -101,6 +101,7 @@ def test_long_recordings_are_not_cut(tmp_path):
     assert report.hours == pytest.approx(45 / 3600)
 
 
+@pytest.mark.slow
 def test_ids_and_labels_of_a_corpus_are_those_of_the_raw_one(make_corpus, tmp_path):
     corpus = make_corpus(tmp_path / "raw", suffix=".flac", rate=48_000, channels=2, clips=12)
     prepare(corpus, tmp_path / "out", serial())

@@ -89,6 +89,7 @@ def test_what_else_is_an_error(tmp_path):
         load_corpus(TASKS["high"], arguments(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_real_clips(emogator_dir):
     splits = load_corpus(TASK, arguments(emogator_dir))

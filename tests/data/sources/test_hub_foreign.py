@@ -117,6 +117,7 @@ def test_what_a_split_needs_is_told(foreign, tmp_path):
         read(**flags)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

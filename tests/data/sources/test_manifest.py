@@ -147,6 +147,7 @@ def test_paths_are_relative_to_the_data_folder_else_to_the_manifest_or_absolute(
     assert load(absolute)["train"]["path"][0] == frame.path[0]
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
