@@ -96,11 +96,11 @@ def is_loss_of_all(made):
 
 
 def alike_in_length(made):
-    """Whether batches are cut from clips sorted by length."""
+    """Whether batches hold clips of like length: of neighbouring ranks, but for the blur, where chance makes it 10."""
     durations = np.array(made.trainer.train_dataset.with_format(None)["duration"][:])
     rank = durations.argsort().argsort()
     batches = [rank[batch] for batch in made.trainer.get_train_dataloader().batch_sampler]
-    return all(np.ptp(batch) == len(batch) - 1 for batch in batches if len(batch) == 4)
+    return bool(np.mean([np.ptp(batch) for batch in batches if len(batch) == 4]) < 5)
 
 
 def precision(made):

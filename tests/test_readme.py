@@ -98,10 +98,10 @@ def local(text, needs, stand_ins):
 
 
 def write_emogator(folder, corpus_dir):
-    """Write the tiny clips under names of EmoGator's pattern, by nine contributors."""
+    """Write the tiny clips under names of EmoGator's pattern, by eighteen contributors."""
     folder.mkdir()
     for index, path in enumerate(sorted((corpus_dir / "audio" / "any").glob("*.wav"))):
-        shutil.copy(path, folder / f"{index % 9:06d}-{index % 30 + 1:02d}-{index // 9 + 1}.mp3")
+        shutil.copy(path, folder / f"{index % 18:06d}-{index % 30 + 1:02d}-{index // 18 + 1}.mp3")
     return folder
 
 

@@ -44,15 +44,18 @@ class EpochLengthSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         shuffled = torch.randperm(len(self.lengths), generator=generator)
-        filled = len(shuffled) - len(shuffled) % self.batch_size
-        turns = torch.randperm(filled // self.batch_size, generator=generator).tolist()
-        pools = shuffled[:filled].split(self.batch_size * self.pool)
+        num_batches, rest = divmod(len(shuffled), self.batch_size)
+        turns = torch.randperm(num_batches, generator=generator).tolist()
+        pools = shuffled.split(self.batch_size * self.pool)
         blur = 1 + BLUR / len(pools) * (2 * torch.rand(len(self.lengths), generator=generator) - 1)
         blurred = self.lengths * blur
-        batches = [batch for pool in pools for batch in pool[blurred[pool].argsort()].split(self.batch_size)]
+        *ordered, last = (pool[blurred[pool].argsort()] for pool in pools)
+        # What does not fill a batch is cut out anywhere, and must come last: behind it, batches would be cut otherwise.
+        place = self.batch_size * int(torch.randint(len(last) // self.batch_size + 1, (), generator=generator))
+        filled = torch.cat([*ordered, last[:place], last[place + rest :]]).split(self.batch_size)
         for turn in turns:
-            yield from batches[turn].tolist()
-        yield from shuffled[filled:].tolist()
+            yield from filled[turn].tolist()
+        yield from last[place : place + rest].tolist()
 
 
 def longest_first(split: Dataset) -> list[int]:

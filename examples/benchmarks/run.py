@@ -68,7 +68,7 @@ def parse(argv):
     parser.add_argument("--start_of", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.quick:
-        if options.output == RECORDED:
+        if options.output == RECORDED and not any(getattr(options, name) for name in PROCESSES):
             parser.error("--quick would replace the recorded results: name another folder by --output")
         options.rounds = 1
     options.say = lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

@@ -14,6 +14,8 @@ from avb_hf.data.arguments import DataArguments
 from avb_hf.data.sources import load_corpus
 from avb_hf.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 EGEMAPS = FEATURE_SETS["egemaps"]
 
@@ -183,7 +185,6 @@ def test_clips_that_are_too_short_are_named(simple_functionals, splits):
         extract_functionals(splits, longer, DATA, 1)
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_functionals_of_real_bursts_are_finite_and_differ(opensmile, emogator_dir, cache_dir):
     splits = load_corpus(TASKS["emogator"], DataArguments(source="emogator", data_dir=str(emogator_dir)))

@@ -22,6 +22,8 @@ from avb_hf.evaluation.statistics import bootstrap_interval
 from avb_hf.inference.load_model import load_fine_tuned
 from avb_hf.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "config.json", "model.safetensors", "preprocessor_config.json", "all_results.json", "eval_results.json",
@@ -56,7 +58,6 @@ def read_predictions(folder):
     return pd.read_csv(folder / "predictions.csv", dtype={"file_id": str}).set_index("file_id")
 
 
-@pytest.mark.slow
 def test_it_leaves_what_a_training_leaves(finished):
     task, _, folder = finished
     names = {path.name for path in folder.iterdir() if not path.name.startswith("checkpoint-")}
@@ -67,7 +68,6 @@ def test_it_leaves_what_a_training_leaves(finished):
     assert set(read_predictions(folder)["split"]) == {"validation", "test"}
 
 
-@pytest.mark.slow
 def test_the_folder_loads_and_predicts_the_same(finished, corpus_dir):
     task, _, folder = finished
     model, extractor = load_fine_tuned(str(folder))
@@ -90,7 +90,6 @@ def test_a_finished_run_is_recognised(finished, capsys):
     assert "--resume auto" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_it_passes_the_audit(finished, corpus_dir, capsys):
     _, _, folder = finished
     assert run("audit", [str(folder), str(corpus_dir), "--batch_size", "4"]) == 0
@@ -99,7 +98,6 @@ def test_it_passes_the_audit(finished, corpus_dir, capsys):
     assert lines[-1] == "pass"
 
 
-@pytest.mark.slow
 def test_it_scores_a_corpus(finished, corpus_dir, tmp_path):
     task, _, folder = finished
     assert run("predict", [str(folder), str(corpus_dir), "--output", str(tmp_path / "scores.csv")]) == 0
@@ -110,7 +108,6 @@ def test_it_scores_a_corpus(finished, corpus_dir, tmp_path):
     np.testing.assert_allclose(table.loc[predictions.index, labels], predictions[labels], atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_alike(emo18, cut_after, digest, tmp_path):
     assert emo18("whole") == 0
     cut_after(4, lambda: emo18("cut"))
@@ -130,7 +127,6 @@ def test_it_has_no_blocks_to_compile(emo18, tmp_path, capsys):
     assert "Emo18ForVocalBurst has none" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_it_is_not_trained_in_two_processes(corpus_dir, tmp_path):
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "avb_hf"]
     flags = [
@@ -150,7 +146,6 @@ def test_it_is_not_trained_in_two_processes(corpus_dir, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("flag", "told"), [("--estimate", "peak memory"), ("--dry_run", "one batch of 8 clips: loss")])
 def test_what_would_be_done(emo18, flag, told, tmp_path, capsys):
     assert emo18("run", flag) == 0
@@ -214,7 +209,6 @@ def test_functionals_get_their_flags(name, monkeypatch, tmp_path):
     assert (system, data.source, args.seeds, args.output_dir) == (name, "demo", [3, 4], str(tmp_path / "o"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "chance"), [("high", 0), ("type", 1 / 8)])
 def test_it_learns_the_demo_corpus(name, chance, tmp_path):
     task = TASKS[name]

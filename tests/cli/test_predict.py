@@ -19,6 +19,8 @@ from avb_hf.cli import run
 from avb_hf.inference.predict_arguments import PredictArguments
 from avb_hf.inference.scorer import Scorer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 RATE = 16_000
 
@@ -156,7 +158,6 @@ def kill_thrice(words, output, total, seed):
     assert process.returncode == 0, errors[-3000:]
 
 
-@pytest.mark.slow
 def test_a_call_that_was_killed_thrice_ends_with_the_same_bytes(checkpoint, tmp_path):
     rng = np.random.default_rng(3)
     for number in range(600):
@@ -169,7 +170,6 @@ def test_a_call_that_was_killed_thrice_ends_with_the_same_bytes(checkpoint, tmp_
     assert output.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_where_one_was_cut_off_and_score_alike(checkpoint, clips, tmp_path, monkeypatch):
     words = [str(checkpoint), str(clips), "--batch_size", "2", "--output"]
     assert run("predict", [*words, str(tmp_path / "one.csv")]) == 0
@@ -192,7 +192,6 @@ def test_two_processes_go_on_where_one_was_cut_off_and_score_alike(checkpoint, c
     np.testing.assert_allclose(two[["calm", "wild"]], one[["calm", "wild"]], rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_of_two_processes_the_main_one_alone_tells_of_a_bad_clip_and_says_so_last(checkpoint, clips, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio")
     output = tmp_path / "scores.csv"
@@ -222,7 +221,6 @@ def emogator(checkpoint, emogator_dir, tmp_path_factory):
     return words, whole
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_emogator_has_one_row_a_clip_after_three_kills(emogator, tmp_path):
     words, whole = emogator
@@ -231,7 +229,6 @@ def test_emogator_has_one_row_a_clip_after_three_kills(emogator, tmp_path):
     assert output.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_two_processes_score_emogator_as_one_does(emogator, tmp_path):
     words, whole = emogator

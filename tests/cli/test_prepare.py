@@ -15,6 +15,8 @@ from avb_hf.cli import run
 from avb_hf.data.prepare.arguments import PrepareArguments
 from avb_hf.data.prepare.run import prepare
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CLIPS = 800
 
@@ -61,7 +63,6 @@ def group_is_gone(group):
     return False
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_call_that_was_stopped_left_only_whole_files_and_goes_on(raw, tmp_path, stop):
     out = tmp_path / "out"
@@ -102,7 +103,6 @@ def test_exit_codes_tell_whole_incomplete_and_refused(raw, tmp_path, capsys):
     assert "peak_db: -3.0 is now -6.0" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_no_advice_is_given_that_cannot_be_followed(raw, tmp_path, capsys):
     for path in sorted(raw.iterdir())[1:]:
         path.unlink()
@@ -143,7 +143,6 @@ def test_help_tells_the_flags_and_imports_nothing_heavy():
     assert "other than hidden ones" in done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.real_data
 def test_emogator_is_prepared_whole(emogator_dir, tmp_path):
     out = tmp_path / "out"

@@ -18,6 +18,8 @@ from avb_hf.experiments.experiment import Report
 from avb_hf.experiments.jobs import Job
 from avb_hf.experiments.paper import PaperTables
 
+pytestmark = pytest.mark.slow
+
 FEW = ["--max_train_samples", "48", "--max_eval_samples", "60"]
 
 
@@ -144,7 +146,6 @@ def test_without_matplotlib_tables_are_refused_before_anything_runs_but_plans_ar
     assert capsys.readouterr().out.endswith("12 runs, 0 of them finished\n")
 
 
-@pytest.mark.slow
 def test_no_module_but_that_of_pictures_needs_matplotlib():
     code = (
         "import sys; sys.modules['matplotlib'] = None; from avb_hf.experiments import padding, planning; "
@@ -175,7 +176,6 @@ def test_a_finished_runs_checkpoints_are_deleted_by_calls_that_do_something(corp
     assert calls == []
 
 
-@pytest.mark.slow
 def test_tiny_runs_here_with_tiny_backbones_and_one_seed(tmp_path, calls):
     assert main(["--tables", "IV", "--source", "demo", "--tiny", "--output_dir", str(tmp_path)]) == 1
     assert len(calls) == 8
@@ -230,7 +230,6 @@ def test_help_imports_no_torch():
     assert "--labels_template" in done.stdout
 
 
-@pytest.mark.slow
 def test_the_whole_grid_from_an_empty_folder_after_a_kill(tmp_path, capsys):
     command = ["--tables", "I", "II", "III", "IV", "V", "--source", "demo", "--tiny", "--output_dir", str(tmp_path)]
     code = f"from avb_hf.cli.reproduce import main; import sys; sys.exit(main({[*command, *FEW]!r}))"
@@ -248,7 +247,6 @@ def test_the_whole_grid_from_an_empty_folder_after_a_kill(tmp_path, capsys):
     assert "| End2You (Emo-18) |" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_the_padding_study_in_earnest(tiny_backbone_dir, tmp_path, capsys):
     flags = ["--study", "padding", "--source", "demo", "--task", "two", "--model_name_or_path", str(tiny_backbone_dir)]
     few = "--num_train_epochs 1 --rnn_hidden_size 8"

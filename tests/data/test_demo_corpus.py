@@ -17,6 +17,8 @@ from avb_hf.data.sources import demo, load_corpus
 from avb_hf.data.synthesis import Burst, Voice, synthesise
 from avb_hf.tasks import COUNTRIES, TASKS
 
+pytestmark = pytest.mark.slow
+
 A_VB_TASKS = [name for name in TASKS if TASKS[name].label_file]
 FEW = 120
 
@@ -37,7 +39,6 @@ def digests(folder):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_another_corpus(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_demo_corpus(tmp_path / name, seed=seed, num_clips=30)
@@ -48,7 +49,6 @@ def test_same_seed_same_bytes_and_another_seed_another_corpus(tmp_path):
     assert not set(first.values()) & set(other.values())
 
 
-@pytest.mark.slow
 def test_clips_are_ragged_16_khz_pcm_at_minus_3_db(corpus):
     paths = sorted((corpus / "audio" / "wav").iterdir())
     assert [path.name for path in paths] == [f"{index:05d}.wav" for index in range(FEW)]
@@ -124,7 +124,6 @@ def test_the_folder_appears_whole(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
-@pytest.mark.slow
 def test_the_first_of_two_writers_wins(tmp_path):
     write_demo_corpus(tmp_path / "corpus", seed=1, num_clips=30)
     before = digests(tmp_path / "corpus")
@@ -133,7 +132,6 @@ def test_the_first_of_two_writers_wins(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
-@pytest.mark.slow
 def test_a_folder_of_something_else_is_no_corpus(tmp_path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "thesis.txt").write_text("mine")
@@ -198,7 +196,6 @@ def population_ccc(preds, target):
     return 2 * covariance / (preds.var(0) + target.var(0) + (preds.mean(0) - target.mean(0)) ** 2)
 
 
-@pytest.mark.slow
 def test_duration_loudness_pitch_and_zero_crossings_do_not_tell_the_emotions(tmp_path):
     write_demo_corpus(tmp_path / "corpus", seed=demo.SEED)
     table = read(tmp_path / "corpus", "high")
@@ -224,7 +221,6 @@ class TestSource:
         with pytest.raises(ValueError, match="demo source takes no data_dir, got"):
             load_corpus(TASKS["high"], DataArguments(source="demo", data_dir=str(tmp_path)))
 
-    @pytest.mark.slow
     def test_the_corpus_is_written_once_into_the_cache(self, cache, monkeypatch):
         calls = []
 

@@ -10,6 +10,8 @@ from avb_hf.experiments.published import read_published
 from avb_hf.experiments.scores import Score
 from avb_hf.experiments.tables import Result
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def figures(monkeypatch):

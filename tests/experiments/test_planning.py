@@ -12,6 +12,8 @@ from avb_hf.experiments import paper, planning, runner
 from avb_hf.experiments.arguments import ReproduceArguments
 from avb_hf.experiments.planning import make_experiment
 
+pytestmark = pytest.mark.slow
+
 
 def words_of(run, name):
     """What follows a flag, each time."""
@@ -38,7 +40,6 @@ def test_corpus_and_output_folder_may_be_moved(with_speakers, fake_avb, tmp_path
     assert len(fake_avb.calls) == 4
 
 
-@pytest.mark.slow
 def test_another_team_runs_nothing(with_speakers, fake_avb, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "in_own_process", fake_avb)
     monkeypatch.setattr(paper, "draw", lambda *args: [])

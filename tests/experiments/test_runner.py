@@ -20,6 +20,8 @@ from avb_hf.experiments.runner import (
 )
 from avb_hf.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 
 def raising(error):
     def deed(argv):
@@ -60,7 +62,6 @@ def test_a_run_that_fails_does_not_stop_the_others(some_jobs, fake_avb):
     assert len(fake_avb.calls) == 6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["predictions.csv", "all_results.json", "A-VB-High_team_1.csv", "avb_complete.json", "model.safetensors"]
 )

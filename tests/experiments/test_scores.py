@@ -15,6 +15,8 @@ from avb_hf.experiments.runner import carry_out
 from avb_hf.experiments.scores import Score, Scorer, mean_score
 from avb_hf.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def finished(fake_avb, tmp_path):

@@ -14,6 +14,8 @@ from avb_hf.inference.predict import predict_to_file
 from avb_hf.inference.predict_arguments import PredictArguments
 from avb_hf.inference.scorer import Scorer
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 ARGS = PredictArguments(batch_size=2)
 
@@ -59,7 +61,6 @@ def scored_batches(monkeypatch):
     return numbers, kill_after
 
 
-@pytest.mark.slow
 def test_work_that_was_cut_off_anywhere_goes_on_to_the_same_bytes(score, scored_batches, tmp_path):
     numbers, kill_after = scored_batches
     score("whole.csv")
@@ -79,7 +80,6 @@ def test_work_that_was_cut_off_anywhere_goes_on_to_the_same_bytes(score, scored_
         (tmp_path / "scores.csv").unlink()
 
 
-@pytest.mark.slow
 def test_lines_that_were_torn_are_computed_again(score, scored_batches, tmp_path):
     numbers, kill_after = scored_batches
     score("whole.csv")
@@ -104,7 +104,6 @@ def test_lines_that_were_torn_are_computed_again(score, scored_batches, tmp_path
         kill_after.clear()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["write_scores", "write_json", "digest_file"])
 def test_a_kill_while_the_file_is_written_does_no_harm(name, score, scored_batches, tmp_path, monkeypatch):
     import avb_hf.inference.job as job
@@ -177,7 +176,6 @@ def change_a_clip(score, folder):
     soundfile.write(path, 0.2 * np.random.default_rng(9).standard_normal(5_000), RATE)
 
 
-@pytest.mark.wide
 @pytest.mark.parametrize(
     ("change", "args", "word"),
     [

@@ -10,6 +10,8 @@ from avb_hf.data.prepare.run import prepare
 from avb_hf.data.sources import infer_task, load_corpus
 from avb_hf.data.tables import READERS
 
+pytestmark = pytest.mark.slow
+
 WRITE = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
     ".tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
@@ -38,7 +40,6 @@ def call(raw, out, *manifests, **flags):
     return prepare(raw, out, PrepareArguments(num_workers=1, manifest=[str(path) for path in manifests], **flags))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", WRITE)
 def test_ids_that_are_paths_are_kept_in_a_column(raw, tmp_path, suffix):
     manifest = raw / f"clips{suffix}"

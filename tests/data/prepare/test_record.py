@@ -12,6 +12,8 @@ from avb_hf.data.prepare import run as run_module
 from avb_hf.data.prepare.arguments import PrepareArguments
 from avb_hf.data.prepare.run import prepare
 
+pytestmark = pytest.mark.slow
+
 
 def serial(**flags):
     return PrepareArguments(num_workers=1, **flags)
