@@ -4,11 +4,13 @@ import gc
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
-import ours
+import ours as our_arm
 import peers
 from clock import peak_memory
 from corpus import LONGEST, SHAPES, TINY_SHAPES, useful_flops, write_corpus
@@ -22,44 +24,57 @@ GPU_WORKERS = 4
 FP32, BF16, AUTO = (["--precision", name] for name in ("fp32", "bf16", "auto"))
 SCORED = ["--do_eval"]
 
-STOCK, OURS = peers.fine_tune, ours.fine_tune
-# Name: (what runs it, its options, whether one round is enough).
+
+class Arm(NamedTuple):
+    """One way to train.
+
+    Attributes:
+        runs: What trains.
+        arguments: Options of that.
+        once: Whether one round is enough.
+        rival: Name of an arm; this one runs in later rounds only if it was faster than that in the first.
+    """
+
+    runs: Callable
+    arguments: dict
+    once: bool = False
+    rival: str | None = None
+
+
+def ours(*flags, once=False, rival=None, **arguments):
+    return Arm(our_arm.fine_tune, {"flags": flags, **arguments}, once, rival)
+
+
+STOCK_A = "stock (a): front end frozen, fp32"
 FINE_TUNING = {
-    "stock (a): front end frozen, fp32": (STOCK, {}, False),
-    "ours, fp32": (OURS, {"flags": [*FP32, *SCORED]}, False),
-    "stock (b): front end frozen, bf16": (STOCK, {"bf16": True}, False),
-    "ours, bf16": (OURS, {"flags": [*BF16, *SCORED]}, False),
-    "ours, auto": (OURS, {"flags": AUTO}, False),
-    "stock (c): front end trained, fp32": (STOCK, {"trains_front_end": True}, True),
-    "ours, front end trained, fp32": (OURS, {"flags": [*FP32, "--freeze", "none"]}, True),
+    STOCK_A: Arm(peers.fine_tune, {}),
+    "ours, fp32": ours(*FP32, *SCORED),
+    "stock (b): front end frozen, bf16": Arm(peers.fine_tune, {"bf16": True}, rival=STOCK_A),
+    "ours, bf16": ours(*BF16, *SCORED, rival="ours, fp32"),
+    "ours, auto": ours(*AUTO),
+    "stock (c): front end trained, fp32": Arm(peers.fine_tune, {"trains_front_end": True}, once=True),
+    "ours, front end trained, fp32": ours(*FP32, "--freeze", "none", once=True),
 }
 DEPTHS = {
-    f"ours, fp32, --freeze_blocks {depth}": (OURS, {"flags": [*FP32, "--freeze_blocks", depth]}, True)
-    for depth in (4, 8, 12)
+    f"ours, fp32, --freeze_blocks {depth}": ours(*FP32, "--freeze_blocks", depth, once=True) for depth in (4, 8, 12)
 }
 MEMORY = {
-    "stock (a): front end frozen, fp32": (STOCK, {}, False),
-    "ours, fp32": (OURS, {"flags": FP32, "epochs": 1}, False),
-    "ours, fp32, --activation_checkpointing": (
-        OURS, {"flags": [*FP32, "--activation_checkpointing"], "epochs": 1}, False
-    ),
-}  # fmt: skip
-ACCUMULATING = [*FP32, "--gradient_accumulation_steps", ACCUMULATION, "--ccc_scope"]
-LOSS = {
-    "ours, --ccc_scope micro": (OURS, {"flags": [*ACCUMULATING, "micro"]}, False),
-    "ours, --ccc_scope batch": (OURS, {"flags": [*ACCUMULATING, "batch"]}, False),
+    STOCK_A: Arm(peers.fine_tune, {}),
+    "ours, fp32": ours(*FP32, epochs=1),
+    "ours, fp32, --activation_checkpointing": ours(*FP32, "--activation_checkpointing", epochs=1),
 }
-WORKERS = ["--dataloader_num_workers", GPU_WORKERS]
+ACCUMULATING = [*FP32, "--gradient_accumulation_steps", ACCUMULATION, "--ccc_scope"]
+LOSS = {f"ours, --ccc_scope {scope}": ours(*ACCUMULATING, scope) for scope in ("micro", "batch")}
+WORKERS = {"dataloader_num_workers": GPU_WORKERS}
+WORKER_FLAGS = ["--dataloader_num_workers", GPU_WORKERS]
 GPU = {
-    "stock (a): front end frozen, fp32": (STOCK, {"dataloader_num_workers": GPU_WORKERS}, False),
-    "ours, fp32": (OURS, {"flags": [*FP32, *WORKERS]}, False),
-    "stock (b): front end frozen, bf16": (STOCK, {"bf16": True, "dataloader_num_workers": GPU_WORKERS}, False),
-    "ours, bf16": (OURS, {"flags": [*BF16, *WORKERS]}, False),
-    "ours, auto": (OURS, {"flags": [*AUTO, *WORKERS]}, False),
-    "ours, bf16, --activation_checkpointing": (
-        OURS, {"flags": [*BF16, *WORKERS, "--activation_checkpointing"]}, False
-    ),
-}  # fmt: skip
+    STOCK_A: Arm(peers.fine_tune, WORKERS),
+    "ours, fp32": ours(*FP32, *WORKER_FLAGS),
+    "stock (b): front end frozen, bf16": Arm(peers.fine_tune, {"bf16": True, **WORKERS}),
+    "ours, bf16": ours(*BF16, *WORKER_FLAGS),
+    "ours, auto": ours(*AUTO, *WORKER_FLAGS),
+    "ours, bf16, --activation_checkpointing": ours(*BF16, *WORKER_FLAGS, "--activation_checkpointing"),
+}
 
 
 def fine_tuning(size, options, section, save):
@@ -68,10 +83,10 @@ def fine_tuning(size, options, section, save):
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_corpus(options, "finetune", folder)
         section |= {"corpus": corpus.facts(options.batch_size), "arms": {}}
-        section["state_errors"] = ours.state_errors(corpus, shape)
+        section["state_errors"] = our_arm.state_errors(corpus, shape)
         save()
         scores = {}
-        for _, name, result in by_turns(FINE_TUNING | DEPTHS, corpus, shape, options):
+        for name, result in by_turns(FINE_TUNING | DEPTHS, corpus, shape, options):
             scores.setdefault(name, result.pop("scores", None))
             section["arms"].setdefault(name, []).append(result)
             save()
@@ -94,10 +109,10 @@ def memory(options, section, save):
 
 def print_memory(options):
     """Be the process of one arm of `memory`."""
-    runs, arguments, _ = MEMORY[options.memory_of]
+    arm = MEMORY[options.memory_of]
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_corpus(options, "memory", folder)
-        runs(corpus, shapes(options)["LARGE"], options.batch_size, **arguments)
+        arm.runs(corpus, shapes(options)["LARGE"], options.batch_size, **arm.arguments)
     print(peak_memory())
 
 
@@ -110,7 +125,7 @@ def whole_batch_loss(options, section, save):
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_corpus(options, "loss", folder)
         section["corpus"] = corpus.facts(options.batch_size)
-        for _, name, result in by_turns(LOSS, corpus, shapes(options)[size], options):
+        for name, result in by_turns(LOSS, corpus, shapes(options)[size], options):
             result.pop("scores")
             section["arms"].setdefault(name, []).append(result)
             save()
@@ -129,7 +144,7 @@ def gpu(options, section, save):
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_corpus(options, "gpu", folder)
         section["corpus"] = corpus.facts(GPU_BATCH) | {"useful_flops": useful_flops(shape, corpus.seconds)}
-        for _, name, result in by_turns(GPU, corpus, shape, options, GPU_BATCH):
+        for name, result in by_turns(GPU, corpus, shape, options, GPU_BATCH):
             result.pop("scores", None)
             section["arms"].setdefault(name, []).append(result)
             save()
@@ -170,24 +185,27 @@ def matmul_ceiling(size=8192, rounds=20):
 
 
 def by_turns(arms, corpus, shape, options, batch_size=None):
-    """Run all arms one after the other, as often as there are rounds: A B A B; yield round, name and result."""
+    """Run the arms one after the other, as often as there are rounds: A B A B; yield name and result."""
+    took = {}
     for round_number in range(options.rounds):
         for name, arm in arms.items():
-            if round_number == 0 or not arm[2]:
-                options.say(f"round {round_number + 1}: {name}")
-                yield round_number, name, measure(arm, corpus, shape, batch_size or options.batch_size)
+            if round_number and (arm.once or (arm.rival and took[name] > took[arm.rival])):
+                continue
+            options.say(f"round {round_number + 1}: {name}")
+            result = measure(arm, corpus, shape, batch_size or options.batch_size)
+            took[name] = result["epochs"][-1]["seconds"]
+            yield name, result
 
 
 def measure(arm, corpus, shape, batch_size):
     """Run one arm, and on a GPU take down its largest memory."""
     import torch
 
-    runs, arguments, _ = arm
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    result = runs(corpus, shape, batch_size, **arguments) | {"batch_size": batch_size}
+    result = arm.runs(corpus, shape, batch_size, **arm.arguments) | {"batch_size": batch_size}
     if torch.cuda.is_available():
         result["peak"] = torch.cuda.max_memory_allocated()
     return result

@@ -11,13 +11,14 @@ from report.scores import scores
 COMMAND = "python examples/benchmarks/run.py"
 INTRODUCTION = f"""# Benchmarks
 
-Made by `{COMMAND}`; every number is of the machine that stands under its heading. Arms run in one process
-by turns (A B A B), on the same clips, with the same head, the same number of updates and the same threads; numbers are
-medians over rounds. *Stock* is a complete script as people write it (`peers.py`): transformers' Trainer and its default
-optimizer, the whole `Wav2Vec2Model` with `output_hidden_states=True`, of which the head reads `hidden_states[12]`,
-`Wav2Vec2FeatureExtractor` with attention mask, random batches, every clip decoded by soundfile in every epoch,
-layerdrop and SpecAugment off, the head in float32. It gets one untimed update first. *Ours* is `avb train`; its first
-epoch is told apart, with the seconds that filling the cache and timing two precisions took before it.
+Made by `{COMMAND}`; every number is of the machine that stands under its heading. Arms run in
+one process by turns (A B A B), on the same clips, with the same head, the same number of updates and the same threads;
+numbers are medians over rounds; bf16 that loses to fp32 in the first is not run again. *Stock* is a complete script as
+people write it (`peers.py`): transformers' Trainer and its default optimizer, the whole `Wav2Vec2Model` with
+`output_hidden_states=True`, of which the head reads `hidden_states[12]`, `Wav2Vec2FeatureExtractor` with attention
+mask, random batches, every clip decoded by soundfile in every epoch, layerdrop and SpecAugment off, the head in
+float32. It gets one untimed update first. *Ours* is `avb train`; its first epoch is told apart, with the seconds that
+filling the cache and timing two precisions took before it.
 """
 # Section: (heading, what writes it from all results).
 WRITERS = {
