@@ -81,14 +81,10 @@ def state_errors(corpus, shape, clips=4):
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-    from avb_hf import VocalBurstConfig, Wav2Vec2ForVocalBurst
-
     torch.manual_seed(0)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     stock = Wav2Vec2Model(Wav2Vec2Config(**shape)).eval()
-    config = VocalBurstConfig(encoder_config={"model_type": "wav2vec2", **shape}, num_labels=corpus.labels.shape[1])
-    model = Wav2Vec2ForVocalBurst(config).eval()
-    model.freeze_feature_encoder()
+    model = _make_model(corpus, shape).eval()
     weights = stock.state_dict()
     model.encoder.load_state_dict({name: weights[name] for name in model.encoder.state_dict()})
     stock, model = stock.to(device), model.to(device)
@@ -115,6 +111,32 @@ def state_errors(corpus, shape, clips=4):
     errors = {name: max((a - b).abs().max().item() for a, b in zip(states, truth, strict=True))
               for name, states in found.items()}  # fmt: skip
     return errors | {"largest_state": max(states.abs().max().item() for states in truth)}
+
+
+def step_seconds(corpus, shape, batch_size):
+    """Return by precision the seconds of forward and backward of a batch, as `--precision auto` times them."""
+    import soundfile
+    import torch
+
+    from avb_hf import VocalBurstFeatureExtractor
+    from avb_hf.training.precision import DTYPES, read_frozen, time_steps
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    model = _make_model(corpus, shape).to(device)
+    audio = [soundfile.read(path, dtype="float32")[0] for path in corpus.paths[:batch_size]]
+    extractor = VocalBurstFeatureExtractor.for_backbone(None, model.config)
+    batch = extractor(audio, sampling_rate=RATE, return_tensors="pt")
+    batch["labels"] = torch.tensor(corpus.labels[:batch_size], dtype=torch.float32)
+    return time_steps(model, read_frozen(model, batch.to(device)), DTYPES)
+
+
+def _make_model(corpus, shape):
+    from avb_hf import VocalBurstConfig, Wav2Vec2ForVocalBurst
+
+    config = VocalBurstConfig(encoder_config={"model_type": "wav2vec2", **shape}, num_labels=corpus.labels.shape[1])
+    model = Wav2Vec2ForVocalBurst(config)
+    model.freeze_feature_encoder()
+    return model
 
 
 def _read_scores(path):

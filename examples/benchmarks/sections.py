@@ -32,25 +32,25 @@ class Arm(NamedTuple):
         runs: What trains.
         arguments: Options of that.
         once: Whether one round is enough.
-        rival: Name of an arm; this one runs in later rounds only if it was faster than that in the first.
+        if_faster: Whether it computes in bf16, which is worth running only where a step in it is the faster.
     """
 
     runs: Callable
     arguments: dict
     once: bool = False
-    rival: str | None = None
+    if_faster: bool = False
 
 
-def ours(*flags, once=False, rival=None, **arguments):
-    return Arm(our_arm.fine_tune, {"flags": flags, **arguments}, once, rival)
+def ours(*flags, once=False, if_faster=False, **arguments):
+    return Arm(our_arm.fine_tune, {"flags": flags, **arguments}, once, if_faster)
 
 
 STOCK_A = "stock (a): front end frozen, fp32"
 FINE_TUNING = {
     STOCK_A: Arm(peers.fine_tune, {}),
     "ours, fp32": ours(*FP32, *SCORED),
-    "stock (b): front end frozen, bf16": Arm(peers.fine_tune, {"bf16": True}, rival=STOCK_A),
-    "ours, bf16": ours(*BF16, *SCORED, rival="ours, fp32"),
+    "stock (b): front end frozen, bf16": Arm(peers.fine_tune, {"bf16": True}, if_faster=True),
+    "ours, bf16": ours(*BF16, *SCORED, if_faster=True),
     "ours, auto": ours(*AUTO),
     "stock (c): front end trained, fp32": Arm(peers.fine_tune, {"trains_front_end": True}, once=True),
     "ours, front end trained, fp32": ours(*FP32, "--freeze", "none", once=True),
@@ -84,15 +84,20 @@ def fine_tuning(size, options, section, save):
         corpus = make_corpus(options, "finetune", folder)
         section |= {"corpus": corpus.facts(options.batch_size), "arms": {}}
         section["state_errors"] = our_arm.state_errors(corpus, shape)
+        options.say("timing a step")
+        step = section["step"] = our_arm.step_seconds(corpus, shape, options.batch_size)
         save()
-        scores = {}
-        for name, result in by_turns(FINE_TUNING | DEPTHS, corpus, shape, options):
+        arms, scores = FINE_TUNING | DEPTHS, {}
+        if step["bf16"] > step["fp32"] and not options.quick:
+            arms = {name: arm for name, arm in arms.items() if not arm.if_faster}
+        for name, result in by_turns(arms, corpus, shape, options):
             scores.setdefault(name, result.pop("scores", None))
             section["arms"].setdefault(name, []).append(result)
             save()
-        in_fp32, in_bf16 = (np.array(scores[f"ours, {precision}"]) for precision in ("fp32", "bf16"))
-        section["bf16_score_difference"] = float(np.abs(in_fp32 - in_bf16).max())
-        save()
+        if "ours, bf16" in scores:
+            apart = np.subtract(scores["ours, fp32"], scores["ours, bf16"])
+            section["bf16_score_difference"] = float(np.abs(apart).max())
+            save()
 
 
 def memory(options, section, save):
@@ -186,15 +191,11 @@ def matmul_ceiling(size=8192, rounds=20):
 
 def by_turns(arms, corpus, shape, options, batch_size=None):
     """Run the arms one after the other, as often as there are rounds: A B A B; yield name and result."""
-    took = {}
     for round_number in range(options.rounds):
         for name, arm in arms.items():
-            if round_number and (arm.once or (arm.rival and took[name] > took[arm.rival])):
-                continue
-            options.say(f"round {round_number + 1}: {name}")
-            result = measure(arm, corpus, shape, batch_size or options.batch_size)
-            took[name] = result["epochs"][-1]["seconds"]
-            yield name, result
+            if round_number == 0 or not arm.once:
+                options.say(f"round {round_number + 1}: {name}")
+                yield name, measure(arm, corpus, shape, batch_size or options.batch_size)
 
 
 def measure(arm, corpus, shape, batch_size):
