@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, PreTrainedModel
 
+from avb_hf.bf16_speed import bf16_is_emulated
 from avb_hf.inference.clip_scorer import ClipScorer
 from avb_hf.inference.load_model import load_fine_tuned
 from avb_hf.inference.onnx_file import SUFFIX, OnnxModel
@@ -49,8 +50,10 @@ class Scorer(ClipScorer):
         return digest_model(self.model, self.feature_extractor)
 
     def precisions(self, asked: str) -> tuple[str, ...]:
-        """Return `fp32` and `bf16` where `auto` is asked for, else what is asked for."""
-        return ("fp32", "bf16") if asked == "auto" else (asked,)
+        """Return what is asked for; where that is `auto`, `fp32`, and `bf16` unless the CPU only emulates it."""
+        if asked != "auto":
+            return (asked,)
+        return ("fp32",) if self.device.type == "cpu" and bf16_is_emulated() else ("fp32", "bf16")
 
     @contextmanager
     def running(self, precision: str) -> Iterator[None]:

@@ -25,8 +25,6 @@ _QUANTILES = (0.25, 0.5, 0.75)  # lengths of the clips that are timed
 _REPEATS = 2  # the fastest of them counts: other programs only ever slow one down
 _LEAST_BUDGET, _BUDGET = 2.0, 0.02  # seconds, and share of the time that all clips will take
 _GIVE_UP = 1.1  # larger batches are not tried once one takes so much more time than the best
-# On a CPU a precision is not timed further once a batch takes so many seconds, and times the best of another.
-_BEARABLE, _HOPELESS = 1.0, 2.0
 _WORTHWHILE_BF16 = 0.9  # the lower precision costs accuracy, so it must take at most this share of the time
 
 
@@ -64,10 +62,7 @@ def choose(scorer: ClipScorer, clips: ClipList, samples: np.ndarray, args: Predi
         sizes: tuple[int, ...] = (args.batch_size,)
     else:
         sizes = DEFAULT_SIZES.get(scorer.device.type, ACCELERATOR_SIZES)
-    best: dict[str, tuple[int, float]] = {}
-    for precision in precisions:
-        rival = min((cost for _, cost in best.values()), default=np.inf)
-        best[precision] = timer.fastest(precision, sizes, _HOPELESS * rival)
+    best = {precision: timer.fastest(precision, sizes) for precision in precisions}
     precision = precisions[0]
     if len(precisions) > 1 and best["bf16"][1] < _WORTHWHILE_BF16 * best["fp32"][1]:
         precision = "bf16"
@@ -85,41 +80,31 @@ class _Timer:
         self.order = usable[np.argsort(samples[usable], kind="stable")]
         self.total_seconds = float(samples.sum()) / SAMPLING_RATE
 
-    def fastest(self, precision: str, sizes: tuple[int, ...], hopeless: float) -> tuple[int, float]:
-        """Return the best size and its seconds per second of audio; larger ones are tried while they gain.
-
-        On a CPU nothing more is timed once a batch that is not over in a moment costs more than `hopeless`.
-        """
+    def fastest(self, precision: str, sizes: tuple[int, ...]) -> tuple[int, float]:
+        """Return the best size and its seconds per second of audio; larger ones are tried while they gain."""
         best, lowest, started = sizes[0], np.inf, time.monotonic()
         for size in sizes:
             if size > max(sizes[0], len(self.order)):
                 break
             try:
-                cost = self._cost(precision, size, hopeless)
+                cost = self._cost(precision, size)
             except torch.OutOfMemoryError:
                 break
             if cost > _GIVE_UP * lowest:
                 break
             if cost < lowest:
                 best, lowest = size, cost
-            if cost > hopeless:
-                break
             if time.monotonic() - started > max(_LEAST_BUDGET, _BUDGET * lowest * self.total_seconds):
                 break
         return best, lowest
 
-    def _cost(self, precision: str, size: int, hopeless: float) -> float:
+    def _cost(self, precision: str, size: int) -> float:
         groups = [self._group(quantile, size) for quantile in _QUANTILES]
         with self.scorer.running(precision):
             if self.scorer.device.type != "cpu":
                 inputs, _ = self._group(1.0, size)  # whether there is memory for it
                 self.scorer.run(inputs)
-            costs = []
-            for inputs, seconds in groups:
-                took = self._seconds(inputs)
-                if self.scorer.device.type == "cpu" and took > max(_BEARABLE, hopeless * seconds):
-                    return took / seconds
-                costs.append(min(took, *(self._seconds(inputs) for _ in range(_REPEATS - 1))) / seconds)
+            costs = [min(self._seconds(inputs) for _ in range(_REPEATS)) / seconds for inputs, seconds in groups]
         return float(np.mean(costs))
 
     def _seconds(self, inputs: BatchFeature) -> float:

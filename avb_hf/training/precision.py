@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from avb_hf.bf16_speed import bf16_is_emulated
 from avb_hf.data.collator import VocalBurstCollator
 from avb_hf.model import Wav2Vec2ForVocalBurst
 from avb_hf.training.arguments import Precision
@@ -25,8 +26,6 @@ DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ROUNDS = 3
 # bf16 costs digits, so it must be faster by more than a clock's noise.
 MARGIN = 0.9
-# On a CPU what takes so many seconds, and times the fastest, is not timed again: bf16 without instructions for it.
-BEARABLE, HOPELESS = 1.0, 3.0
 
 
 def settle_precision(
@@ -40,7 +39,8 @@ def settle_precision(
 
     Args:
         args: Training arguments; `bf16` given there stands.
-        wanted: `fp32`, `bf16`, or `auto`, which times a step in both on the first process.
+        wanted: `fp32`, `bf16`, or `auto`, which times a step in both on the first process, unless its
+            processor only emulates bf16.
         before: Whether the run that is resumed computes in bf16; None for a new run.
         model: The model; on the device while it is timed, and its weights untouched.
         make_batch: Makes the inputs of a short step, with labels, on the model's device.
@@ -76,23 +76,19 @@ def time_steps(
         dtypes: What autocast computes in, by name.
 
     Returns:
-        Median seconds by name, of the rounds behind a first one; of the first where on a CPU it took far longer than
-        another's; infinite where the accelerator's memory is too small.
+        Median seconds by name, of the rounds behind a first one; infinite where the accelerator's memory is too small.
     """
     before = RandomState.now()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.train()
-    seconds = {name: [_time_step(model, batch, dtype)] for name, dtype in dtypes.items()}
-    fastest = min(first for (first,) in seconds.values())
-    most = max(BEARABLE, HOPELESS * fastest) if model.device.type == "cpu" else math.inf
-    again = [name for name, (first,) in seconds.items() if first <= most]
-    for _ in range(ROUNDS - 1):
-        for name in again:
-            seconds[name].append(_time_step(model, batch, dtypes[name]))
+    seconds: dict[str, list[float]] = {name: [] for name in dtypes}
+    for _ in range(ROUNDS):
+        for name, dtype in dtypes.items():
+            seconds[name].append(_time_step(model, batch, dtype))
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
     before.restore()
-    return {name: statistics.median(times[1:] or times) for name, times in seconds.items()}
+    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 def typical_clips(split: Dataset, count: int) -> list[int]:
@@ -138,6 +134,9 @@ def _choose(
     if args.process_index != 0:
         return None
     if args.device.type not in ("cpu", "cuda") or (args.device.type == "cuda" and not torch.cuda.is_bf16_supported()):
+        return "fp32"
+    if args.device.type == "cpu" and bf16_is_emulated():
+        logger.info("precision fp32: this processor has no instructions for bf16")
         return "fp32"
     before = model.device
     model.to(args.device)

@@ -113,21 +113,13 @@ def state_errors(corpus, shape, clips=4):
     return errors | {"largest_state": max(states.abs().max().item() for states in truth)}
 
 
-def step_seconds(corpus, shape, batch_size):
-    """Return by precision the seconds of forward and backward of a batch, as `--precision auto` times them."""
-    import soundfile
+def runs_bf16():
+    """Return whether `--precision auto` would time bf16 here at all."""
     import torch
 
-    from avb_hf import VocalBurstFeatureExtractor
-    from avb_hf.training.precision import DTYPES, read_frozen, time_steps
+    from avb_hf.bf16_speed import bf16_is_emulated
 
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    model = _make_model(corpus, shape).to(device)
-    audio = [soundfile.read(path, dtype="float32")[0] for path in corpus.paths[:batch_size]]
-    extractor = VocalBurstFeatureExtractor.for_backbone(None, model.config)
-    batch = extractor(audio, sampling_rate=RATE, return_tensors="pt")
-    batch["labels"] = torch.tensor(corpus.labels[:batch_size], dtype=torch.float32)
-    return time_steps(model, read_frozen(model, batch.to(device)), DTYPES)
+    return torch.cuda.is_available() or not bf16_is_emulated()
 
 
 def _make_model(corpus, shape):

@@ -5,11 +5,13 @@ from functools import partial
 from time import perf_counter
 
 import numpy as np
+import ours
 import soundfile
 from corpus import RATE
 from sections import make_corpus, shapes
 
 LEAST_ROUNDS = 3
+PRECISIONS = ("fp32", "bf16")
 PEERS = {"pipeline, batch 1": 1, "pipeline, batch 8": 8}
 
 
@@ -19,7 +21,9 @@ def prediction(options, section, save):
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_corpus(options, "prediction", folder)
         model, extractor = load(options)
-        section["choosing"], arms = arms_of(model, extractor, corpus, "bf16" if options.quick else "auto")
+        section["runs_bf16"] = ours.runs_bf16()
+        precisions = PRECISIONS if section["runs_bf16"] or options.quick else PRECISIONS[:1]
+        section["choosing"], arms = arms_of(model, extractor, corpus, precisions)
         reference = next(iter(arms.values()))()
         section |= {
             "model": options.checkpoint or "The shape of BASE, random weights",
@@ -54,23 +58,19 @@ def load(options):
     return Wav2Vec2ForVocalBurst(config).eval().to(device), VocalBurstFeatureExtractor.for_backbone(None, config)
 
 
-def arms_of(model, extractor, corpus, second):
-    """Return the seconds that choosing took, and by name functions that score all clips.
-
-    Beside fp32 we predict in a second precision, if it is another: where that is `auto`, in bf16 if it is the faster.
-    """
+def arms_of(model, extractor, corpus, precisions):
+    """Return the seconds that choosing our batch sizes took, and by name functions that score all clips."""
     from transformers import pipeline
 
     pipe = pipeline("audio-classification", model=model, feature_extractor=extractor, device=model.device, top_k=None)
     arms = {name: partial(run_pipeline, pipe, corpus.paths, size) for name, size in PEERS.items()}
-    choosing, choices = 0.0, {}
-    for precision in ("fp32", second):
-        choice, seconds = settle(model, extractor, corpus.paths, precision)
-        choices.setdefault(choice.precision, choice)
+    choosing = 0.0
+    for precision in precisions:
+        settled, seconds = settle(model, extractor, corpus.paths, precision)
         choosing += seconds
-    for precision, choice in choices.items():
-        name = f"predict, {precision}, batch {choice.batch_size}"
-        arms[name] = partial(run_ours, model, extractor, corpus.paths, choice)
+        arms[f"predict, {precision}, batch {settled.batch_size}"] = partial(
+            run_ours, model, extractor, corpus.paths, settled
+        )
     return choosing, arms
 
 

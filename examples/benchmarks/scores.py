@@ -18,11 +18,6 @@ SPEED_UPS = {
     "--precision bf16": Arm([*CACHED, "--precision", "bf16"]),
     "--length_pool 50": Arm([*CACHED, "--length_pool", 50]),
 }
-DEMO = {
-    "none of them": Arm(),
-    **SPEED_UPS,
-    "all of them": Arm([flag for arm in SPEED_UPS.values() for flag in arm.flags]),
-}
 EMOGATOR_CLIPS = 720
 EMOGATOR_EPOCHS, LIVE_EPOCHS, EMOGATOR_DEPTH_EPOCHS = 20, 2, 2
 EMOGATOR = {
@@ -39,6 +34,12 @@ LIVE = {
 RECIPE_EPOCHS, DEMO_DEPTH_EPOCHS = 16, 8
 DEMO_DEPTHS = {str(depth): Arm(["--freeze_blocks", depth]) for depth in (0, 4, 8, 12)}
 EMOGATOR_DEPTHS = {str(depth): Arm(["--freeze_blocks", depth], seeds=SEEDS[:1]) for depth in (0, 2, 4, 6)}
+
+
+def on_this_processor(arms, options):
+    """Leave out what computes in bf16 if that would only be emulated."""
+    runs_bf16 = options.quick or ours.runs_bf16()
+    return {name: arm for name, arm in arms.items() if runs_bf16 or "bf16" not in arm.flags}
 
 
 def scores(options, section, save):
@@ -65,7 +66,9 @@ def on_demo(options, comparison, folder):
     bounds = ["--max_train_samples", 32, "--max_eval_samples", 16] if options.quick else []
     facts = {"epochs": epochs(options, RECIPE_EPOCHS)}
     recipe = ["quickstart", "--freeze", "feature_encoder", *bounds, "--num_train_epochs", facts["epochs"], *PLAIN]
-    comparison.compare("demo", facts, recipe, DEMO, cache)
+    speed_ups = on_this_processor(SPEED_UPS, options)
+    all_of_them = Arm([flag for arm in speed_ups.values() for flag in arm.flags])
+    comparison.compare("demo", facts, recipe, {"none of them": Arm(), **speed_ups, "all of them": all_of_them}, cache)
 
     options.say("depths of demo: training a backbone of 12 blocks")
     facts = {"pretraining_epochs": epochs(options, RECIPE_EPOCHS), "epochs": epochs(options, DEMO_DEPTH_EPOCHS)}
@@ -82,7 +85,7 @@ def on_emogator(options, comparison):
     head = [*frozen.recipe(options), "--rnn", "none", "--pooling", "mean"]
     tuned = ["emogator", "--data_dir", options.emogator, "--model_name_or_path", options.whisper]
     for name, recipe, arms, count in (
-        ("emogator", head, EMOGATOR, EMOGATOR_EPOCHS),
+        ("emogator", head, on_this_processor(EMOGATOR, options), EMOGATOR_EPOCHS),
         ("emogator, live", head, LIVE, LIVE_EPOCHS),
         ("depths of emogator", tuned, EMOGATOR_DEPTHS, EMOGATOR_DEPTH_EPOCHS),
     ):

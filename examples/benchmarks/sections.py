@@ -32,25 +32,25 @@ class Arm(NamedTuple):
         runs: What trains.
         arguments: Options of that.
         once: Whether one round is enough.
-        if_faster: Whether it computes in bf16, which is worth running only where a step in it is the faster.
+        in_bf16: Whether it computes in bf16, which a processor that only emulates it would take hours for.
     """
 
     runs: Callable
     arguments: dict
     once: bool = False
-    if_faster: bool = False
+    in_bf16: bool = False
 
 
-def ours(*flags, once=False, if_faster=False, **arguments):
-    return Arm(our_arm.fine_tune, {"flags": flags, **arguments}, once, if_faster)
+def ours(*flags, once=False, in_bf16=False, **arguments):
+    return Arm(our_arm.fine_tune, {"flags": flags, **arguments}, once, in_bf16)
 
 
 STOCK_A = "stock (a): front end frozen, fp32"
 FINE_TUNING = {
     STOCK_A: Arm(peers.fine_tune, {}),
     "ours, fp32": ours(*FP32, *SCORED),
-    "stock (b): front end frozen, bf16": Arm(peers.fine_tune, {"bf16": True}, if_faster=True),
-    "ours, bf16": ours(*BF16, *SCORED, if_faster=True),
+    "stock (b): front end frozen, bf16": Arm(peers.fine_tune, {"bf16": True}, in_bf16=True),
+    "ours, bf16": ours(*BF16, *SCORED, in_bf16=True),
     "ours, auto": ours(*AUTO),
     "stock (c): front end trained, fp32": Arm(peers.fine_tune, {"trains_front_end": True}, once=True),
     "ours, front end trained, fp32": ours(*FP32, "--freeze", "none", once=True),
@@ -84,12 +84,11 @@ def fine_tuning(size, options, section, save):
         corpus = make_corpus(options, "finetune", folder)
         section |= {"corpus": corpus.facts(options.batch_size), "arms": {}}
         section["state_errors"] = our_arm.state_errors(corpus, shape)
-        options.say("timing a step")
-        step = section["step"] = our_arm.step_seconds(corpus, shape, options.batch_size)
+        section["runs_bf16"] = our_arm.runs_bf16()
         save()
         arms, scores = FINE_TUNING | DEPTHS, {}
-        if step["bf16"] > step["fp32"] and not options.quick:
-            arms = {name: arm for name, arm in arms.items() if not arm.if_faster}
+        if not (section["runs_bf16"] or options.quick):
+            arms = {name: arm for name, arm in arms.items() if not arm.in_bf16}
         for name, result in by_turns(arms, corpus, shape, options):
             scores.setdefault(name, result.pop("scores", None))
             section["arms"].setdefault(name, []).append(result)

@@ -10,7 +10,6 @@ import soundfile
 import torch
 
 from avb_hf.data.audio import AudioFileError
-from avb_hf.inference import timing
 from avb_hf.inference.batch_plan import BatchPlan
 from avb_hf.inference.clip_list import list_clips
 from avb_hf.inference.clip_scorer import NOT_FINITE
@@ -212,21 +211,6 @@ def test_what_is_left_open_is_measured_and_written_down(model, folder, tmp_path)
     assert choice.precision in ("fp32", "bf16")
     record = json.loads((tmp_path / "scores.csv.json").read_text())
     assert record["choice"] == vars(choice)
-
-
-@pytest.mark.slow
-def test_a_precision_that_takes_far_longer_is_timed_once(model, folder, tmp_path, monkeypatch):
-    batches = []
-
-    def seconds(timer, inputs):
-        batches.append("bf16" if torch.is_autocast_enabled("cpu") else "fp32")
-        return 60.0 if batches[-1] == "bf16" else 1.0
-
-    monkeypatch.setattr(timing._Timer, "_seconds", seconds)
-    choice = predict_to_file(model[0], folder, tmp_path / "a.csv", PredictArguments(precision="auto"), model[1]).choice
-    assert choice.precision == "fp32"
-    assert batches.count("bf16") == 1
-    assert batches.count("fp32") >= 6
 
 
 def test_inputs_are_listed_in_the_order_given_and_each_clip_once(folder, tmp_path, caplog):

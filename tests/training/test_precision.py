@@ -109,12 +109,6 @@ def test_the_median_of_the_rounds_behind_the_first_counts(model, batch, monkeypa
     assert time_steps(model, batch, DTYPES) == {"fp32": 2.0, "bf16": 3.0}
 
 
-def test_a_precision_that_takes_far_longer_is_timed_once(model, batch, monkeypatch):
-    clock = iter([2.0, 7.0, 1.0, 3.0])
-    monkeypatch.setattr(precision, "_time_step", lambda *args: next(clock))
-    assert time_steps(model, batch, DTYPES) == {"fp32": 2.0, "bf16": 7.0}
-
-
 def test_a_precision_that_memory_is_too_small_for_is_not_chosen(model, batch, settle, monkeypatch):
     step = Wav2Vec2ForVocalBurst.forward
 

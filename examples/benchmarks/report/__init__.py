@@ -13,7 +13,7 @@ INTRODUCTION = f"""# Benchmarks
 
 Made by `{COMMAND}`; every number is of the machine that stands under its heading. Arms run in
 one process by turns (A B A B), on the same clips, with the same head, the same number of updates and the same threads;
-numbers are medians over rounds; arms in bf16 run where a step in it is the faster. *Stock* is a complete script as
+numbers are medians over rounds; processors that only emulate bf16 run no arms in it. *Stock* is a complete script as
 people write it (`peers.py`): transformers' Trainer and its default optimizer, the whole `Wav2Vec2Model` with
 `output_hidden_states=True`, of which the head reads `hidden_states[12]`, `Wav2Vec2FeatureExtractor` with attention
 mask, random batches, every clip decoded by soundfile in every epoch, layerdrop and SpecAugment off, the head in

@@ -11,6 +11,13 @@ def table(head, rows):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def emulated(section):
+    """Return a sentence on bf16 where a section was run without it."""
+    if section.get("runs_bf16", True):
+        return ""
+    return " This processor only emulates bf16: a matrix product takes far longer in it, so no arm was run in it."
+
+
 def middle(rounds, key):
     return median(result.get(key, 0.0) for result in rounds)
 

@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from report.cells import STOCK_A, STOCK_B, gib, mean_and_error, middle, ratio, seconds, table, waiting
+from report.cells import STOCK_A, STOCK_B, emulated, gib, mean_and_error, middle, ratio, seconds, table, waiting
 
 DIFFERENT_WORK = (
     "\n(c) and ours beside it train the front end as well: that is other work than (a), (b) and the rest.\n"
@@ -32,7 +32,7 @@ def fine_tuning(section, results):
     head = ["arm", "s an epoch", "first epoch, s (cache, timing)", "audio s / s", "speed against (a)", "against (b)"]
     head += ["waiting for input", "largest difference of states"]
     return (
-        f"{describe(corpus)}{step(found)}\n\n{table(head, rows)}{DIFFERENT_WORK}\n{errors(found)}\n"
+        f"{describe(corpus)}{emulated(found)}\n\n{table(head, rows)}{DIFFERENT_WORK}\n{errors(found)}\n"
         "\nWhat each depth of `--freeze_blocks` costs, in fp32, one round, and what a small backbone of 12 blocks "
         f"scores at that depth on the demo corpus (task and seeds stand under *Scores*):\n\n"
         f"{depths(arms, baseline, scored)}"
@@ -78,14 +78,6 @@ def describe(corpus):
         f"{corpus['padding_random']:.0%} of random batches, {corpus['padding_sorted']:.0%} of batches sorted by length "
         "as ours."
     )
-
-
-def step(found):
-    if "step" not in found:
-        return ""
-    in_fp32, in_bf16 = (found["step"][precision] for precision in ("fp32", "bf16"))
-    skipped = "" if STOCK_B in found["arms"] else ", so the arms in bf16 were not run"
-    return f" One of our steps takes {in_fp32:.2f} s in fp32 and {in_bf16:.2f} s in bf16{skipped}."
 
 
 def first_epoch(name, rounds):

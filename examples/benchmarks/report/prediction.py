@@ -1,6 +1,6 @@
 """Prediction beside the stock pipeline."""
 
-from report.cells import middle, ratio, table
+from report.cells import emulated, middle, ratio, table
 
 PEERS = ("pipeline, batch 1", "pipeline, batch 8")
 
@@ -20,11 +20,9 @@ def prediction(results):
         for name, rounds in arms.items()
     ]
     head = ["arm", "audio s / s", *(f"speed against {peer}" for peer in PEERS), "largest difference of scores"]
-    in_bf16 = any("bf16" in name for name in arms)
-    slower = "" if in_bf16 else " In bf16 a batch takes longer here, so it was not run."
     return (
         f"{section['model']}; {section['clips']} ragged clips, {length:.1f} s, read from disk in every round. The "
         "pipeline takes the same model, in fp32. Differences are from the pipeline at batch 1, of scores in [0, 1] "
         f"that spread by {section['spread']:.2g} over the clips. Choosing our batch sizes took "
-        f"{section['choosing']:.1f} s before, once.{slower}\n\n{table(head, rows)}"
+        f"{section['choosing']:.1f} s before, once.{emulated(section)}\n\n{table(head, rows)}"
     )
