@@ -105,7 +105,11 @@ def alike_in_length(made):
 
 def precision(made):
     """Whether steps were timed, and what was taken if bf16 is then faster."""
-    with mock.patch("avb_hf.training.precision.time_steps", return_value={"fp32": 2.0, "bf16": 1.0}) as timed:
+    module = "avb_hf.training.precision"
+    with (
+        mock.patch(f"{module}.bf16_is_emulated", return_value=False),
+        mock.patch(f"{module}.time_steps", return_value={"fp32": 2.0, "bf16": 1.0}) as timed,
+    ):
         return made.trainer.precision, timed.called
 
 

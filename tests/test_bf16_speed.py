@@ -1,13 +1,10 @@
-"""A processor that only emulates bf16 is found out, and nothing is computed in bf16 on it unasked."""
+"""A processor that only emulates bf16 is found out."""
 
 import pytest
 import torch
 
 from avb_hf import bf16_speed
 from avb_hf.bf16_speed import bf16_is_emulated
-from avb_hf.inference.predict_arguments import PredictArguments
-from avb_hf.inference.scorer import Scorer
-from avb_hf.training import precision
 
 
 @pytest.mark.parametrize(("in_fp32", "in_bf16", "expected"), [(1.0, 0.5, False), (1.0, 2.9, False), (1.0, 7.0, True)])

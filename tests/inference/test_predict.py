@@ -10,11 +10,13 @@ import soundfile
 import torch
 
 from avb_hf.data.audio import AudioFileError
+from avb_hf.inference import scorer
 from avb_hf.inference.batch_plan import BatchPlan
 from avb_hf.inference.clip_list import list_clips
 from avb_hf.inference.clip_scorer import NOT_FINITE
 from avb_hf.inference.predict import predict, predict_to_file
 from avb_hf.inference.predict_arguments import PredictArguments
+from avb_hf.inference.scorer import Scorer
 
 RATE = 16_000
 READERS = {
@@ -211,6 +213,14 @@ def test_what_is_left_open_is_measured_and_written_down(model, folder, tmp_path)
     assert choice.precision in ("fp32", "bf16")
     record = json.loads((tmp_path / "scores.csv.json").read_text())
     assert record["choice"] == vars(choice)
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_bf16_is_measured_where_it_is_not_emulated(model, monkeypatch, emulated):
+    monkeypatch.setattr(scorer, "bf16_is_emulated", lambda: emulated)
+    own = Scorer(*model, PredictArguments())
+    assert own.precisions("auto") == (("fp32",) if emulated else ("fp32", "bf16"))
+    assert own.precisions("bf16") == ("bf16",)
 
 
 def test_inputs_are_listed_in_the_order_given_and_each_clip_once(folder, tmp_path, caplog):

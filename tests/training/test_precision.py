@@ -19,6 +19,12 @@ SLOWER = {"fp32": 1.0, "bf16": 2.0}
 AUTO = ["--precision", "auto"]
 
 
+@pytest.fixture(autouse=True)
+def computes_bf16(monkeypatch):
+    """Let both precisions be timed, whatever this processor is."""
+    monkeypatch.setattr(precision, "bf16_is_emulated", lambda: False)
+
+
 @pytest.fixture
 def model(tiny_backbone):
     torch.manual_seed(3)
@@ -139,6 +145,12 @@ def test_auto_takes_bf16_only_where_it_is_clearly_faster(settle, timed, bf16, ch
     args = settle("auto")
     assert args.bf16 is chosen
     assert len(calls) == 1
+
+
+def test_nothing_is_timed_where_bf16_is_emulated(settle, never_timed, monkeypatch):
+    monkeypatch.setattr(precision, "bf16_is_emulated", lambda: True)
+    never_timed()
+    assert not settle("auto").bf16
 
 
 @pytest.mark.parametrize("before", [True, False])
