@@ -14,6 +14,7 @@ import ours as our_arm
 import peers
 from clock import peak_memory
 from corpus import LONGEST, SHAPES, TINY_SHAPES, useful_flops, write_corpus
+from report.cells import STOCK_A, STOCK_B
 
 CLIPS = {"finetune": 48, "memory": 12, "loss": 16, "prediction": 48, "gpu": 512}
 QUICK_CLIPS = dict.fromkeys(CLIPS, 8)
@@ -45,11 +46,10 @@ def ours(*flags, once=False, in_bf16=False, **arguments):
     return Arm(our_arm.fine_tune, {"flags": flags, **arguments}, once, in_bf16)
 
 
-STOCK_A = "stock (a): front end frozen, fp32"
 FINE_TUNING = {
     STOCK_A: Arm(peers.fine_tune, {}),
     "ours, fp32": ours(*FP32, *SCORED),
-    "stock (b): front end frozen, bf16": Arm(peers.fine_tune, {"bf16": True}, in_bf16=True),
+    STOCK_B: Arm(peers.fine_tune, {"bf16": True}, in_bf16=True),
     "ours, bf16": ours(*BF16, *SCORED, in_bf16=True),
     "ours, auto": ours(*AUTO),
     "stock (c): front end trained, fp32": Arm(peers.fine_tune, {"trains_front_end": True}, once=True),
@@ -70,7 +70,7 @@ WORKER_FLAGS = ["--dataloader_num_workers", GPU_WORKERS]
 GPU = {
     STOCK_A: Arm(peers.fine_tune, WORKERS),
     "ours, fp32": ours(*FP32, *WORKER_FLAGS),
-    "stock (b): front end frozen, bf16": Arm(peers.fine_tune, {"bf16": True, **WORKERS}),
+    STOCK_B: Arm(peers.fine_tune, {"bf16": True, **WORKERS}),
     "ours, bf16": ours(*BF16, *WORKER_FLAGS),
     "ours, auto": ours(*AUTO, *WORKER_FLAGS),
     "ours, bf16, --activation_checkpointing": ours(*BF16, *WORKER_FLAGS, "--activation_checkpointing"),
