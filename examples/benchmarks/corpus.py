@@ -47,14 +47,17 @@ class Corpus:
     labels: np.ndarray
 
     def facts(self, batch_size):
-        """Return clips, seconds, and the share of padding in batches sorted by length and in random ones."""
+        """Return clips, seconds, and the share of padding in our batches of an epoch and in random ones."""
+        from avb_hf.training.sampler import EpochLengthSampler
+
         random = np.random.default_rng(0)
-        shuffled = [_padding(random.permutation(self.seconds), batch_size) for _ in range(200)]
+        shuffled = [padding(random.permutation(self.seconds), batch_size) for _ in range(200)]
+        ours = self.seconds[list(EpochLengthSampler(self.seconds, batch_size, 0))]
         return {
             "clips": len(self.paths),
             "seconds": float(self.seconds.sum()),
             "batch_size": batch_size,
-            "padding_sorted": _padding(np.sort(self.seconds), batch_size),
+            "padding_sorted": padding(ours, batch_size),
             "padding_random": float(np.mean(shuffled)),
         }
 
@@ -101,6 +104,7 @@ def _quantiles(count, longest):
     return gamma.ppf(middles, GAMMA_SHAPE, scale=MEAN / GAMMA_SHAPE).clip(SHORTEST, longest)
 
 
-def _padding(seconds, batch_size):
+def padding(seconds, batch_size):
+    """Return the share of padding in batches of clips that follow each other."""
     batches = [seconds[start : start + batch_size] for start in range(0, len(seconds), batch_size)]
     return float(1 - seconds.sum() / sum(len(batch) * batch.max() for batch in batches))

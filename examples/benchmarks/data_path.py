@@ -16,7 +16,7 @@ from time import perf_counter, process_time
 import numpy as np
 import ours
 from clock import peak_memory
-from corpus import GAMMA_SHAPE, MEAN, RATE, SHORTEST
+from corpus import GAMMA_SHAPE, MEAN, RATE, SHORTEST, padding
 
 SIZES, QUICK_SIZES = (1_000, 10_000, 60_000), (60, 120)
 DISTINCT, QUICK_DISTINCT = 300, 20
@@ -141,10 +141,9 @@ def measure_order(durations):
     """Time drawing an epoch's batches, and count the padding in them for several sizes of pools."""
     watch = Stopwatch()
     watch("order", list, order_of(durations))
-    waste = {}
-    for pool in POOLS:
-        batches = [durations[batch] for batch in order_of(durations, pool)]
-        waste[pool] = float(1 - durations.sum() / sum(len(batch) * batch.max() for batch in batches))
+    orders = {pool: [clip for batch in order_of(durations, pool) for clip in batch] for pool in POOLS}
+    waste = {pool: padding(durations[order], BATCH_SIZE) for pool, order in orders.items()}
+    waste["all sorted"] = padding(np.sort(durations), BATCH_SIZE)
     return {"order_seconds": watch["order"], "waste": waste}
 
 

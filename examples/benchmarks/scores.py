@@ -6,7 +6,7 @@ from pathlib import Path
 
 import frozen
 import ours
-from comparison import SEEDS, Arm, Comparison, broken_claims
+from comparison import MANY_SEEDS, SEEDS, Arm, Comparison, broken_claims
 
 PLAIN = ["--length_pool", 1, "--cache", "off", "--precision", "fp32", "--optim", "adamw_torch"]
 CACHED = ["--cache", "auto"]
@@ -14,18 +14,18 @@ CACHED = ["--cache", "auto"]
 SPEED_UPS = {
     "--cache auto": Arm(CACHED, claims_same_bytes=True),
     "--activation_checkpointing": Arm([*CACHED, "--activation_checkpointing"], claims_same_bytes=True),
-    "--optim adamw_torch_fused": Arm([*CACHED, "--optim", "adamw_torch_fused"]),
-    "--precision bf16": Arm([*CACHED, "--precision", "bf16"]),
-    "--length_pool 50": Arm([*CACHED, "--length_pool", 50]),
+    "--optim adamw_torch_fused": Arm([*CACHED, "--optim", "adamw_torch_fused"], seeds=MANY_SEEDS),
+    "--precision bf16": Arm([*CACHED, "--precision", "bf16"], seeds=MANY_SEEDS),
+    "--length_pool 50": Arm([*CACHED, "--length_pool", 50], seeds=MANY_SEEDS),
 }
 EMOGATOR_CLIPS = 720
 EMOGATOR_EPOCHS, LIVE_EPOCHS, EMOGATOR_DEPTH_EPOCHS = 20, 2, 2
 EMOGATOR = {
-    "our defaults": Arm(),
+    "our defaults": Arm(seeds=MANY_SEEDS),
     "--cache_dtype float16": Arm(["--cache_dtype", "float16"]),
     "--cache_dtype bfloat16": Arm(["--cache_dtype", "bfloat16"]),
-    "--precision bf16": Arm(["--precision", "bf16"]),
-    "--length_pool 1": Arm(["--length_pool", 1]),
+    "--precision bf16": Arm(["--precision", "bf16"], seeds=MANY_SEEDS),
+    "--length_pool 1": Arm(["--length_pool", 1], seeds=MANY_SEEDS),
 }
 LIVE = {
     "--cache auto": Arm(CACHED, seeds=SEEDS[:1]),
@@ -67,8 +67,9 @@ def on_demo(options, comparison, folder):
     facts = {"epochs": epochs(options, RECIPE_EPOCHS)}
     recipe = ["quickstart", "--freeze", "feature_encoder", *bounds, "--num_train_epochs", facts["epochs"], *PLAIN]
     speed_ups = on_this_processor(SPEED_UPS, options)
-    all_of_them = Arm([flag for arm in speed_ups.values() for flag in arm.flags])
-    comparison.compare("demo", facts, recipe, {"none of them": Arm(), **speed_ups, "all of them": all_of_them}, cache)
+    all_flags = [flag for arm in speed_ups.values() for flag in arm.flags]
+    none, every = (Arm(flags, seeds=MANY_SEEDS) for flags in ([], all_flags))
+    comparison.compare("demo", facts, recipe, {"none of them": none, **speed_ups, "all of them": every}, cache)
 
     options.say("depths of demo: training a backbone of 12 blocks")
     facts = {"pretraining_epochs": epochs(options, RECIPE_EPOCHS), "epochs": epochs(options, DEMO_DEPTH_EPOCHS)}

@@ -63,7 +63,8 @@ def _padding(section, starts):
     ]
     return (
         f"Share of padding in an epoch's batches of {section['batch_size']}, by `--length_pool` (default 50; 1 makes "
-        "batches at random):\n\n" + table(["corpus", *pools], rows)
+        "batches at random), and in batches of all clips sorted, the same in every epoch:\n\n"
+        + table(["corpus", *pools], rows)
     )
 
 
