@@ -1,5 +1,6 @@
 """The frozen recipe: 20 epochs of a head on Whisper's states of EmoGator's clips, computed once or again and again."""
 
+import shutil
 from pathlib import Path
 
 import ours
@@ -17,28 +18,36 @@ HEADS = {
 
 
 def frozen(options, section, save):
-    """Time the recipe with the cache, without it, and with the stock encoder, for two heads."""
+    """Time the recipe with the cache, without it, and with the stock encoder, for two heads, by turns."""
     if not (options.emogator and options.whisper):
         section["note"] = "not measured: --emogator and --whisper name no folders"
         return save()
-    section |= {"epochs": EPOCHS, "heads": {}}
+    section |= {"epochs": EPOCHS, "first_pass": [], "heads": {head: {} for head in HEADS}}
     warm_up(options)
-    for head, (flags, with_rnn, measured) in HEADS.items():
-        arms = section["heads"][head] = {}
-        options.say(f"frozen, {head}: cached")
-        measured = EPOCHS if options.in_full and not options.quick else 2 if options.quick else measured
-        arms["cached"] = run_ours(options, [*flags, "--cache", "auto"], measured, options.states)
-        # The second head finds the states of the first; what making them took belongs to its run as well.
-        section.setdefault("first_pass", arms["cached"]["cache_runtime"])
-        save()
-        options.say(f"frozen, {head}: live")
-        arms["live"] = run_ours(options, [*flags, "--cache", "off"], 2)
-        save()
-        options.say(f"frozen, {head}: stock")
-        arms["stock"] = run_stock(options, with_rnn)
-        summarise(arms, section["first_pass"])
-        save()
+    for turn in range(1, options.rounds + 1):
+        shutil.rmtree(options.states, ignore_errors=True)
+        for head, arms in section["heads"].items():
+            options.say(f"round {turn}: frozen, {head}")
+            for name, result in run_arms(options, head, section["first_pass"], turn):
+                arms.setdefault(name, []).append(result)
+                save()
     return None
+
+
+def run_arms(options, head, first_passes, turn):
+    """Yield each arm's name and result; its `total` are the seconds of all 20 epochs, each with its validation."""
+    flags, with_rnn, measured = HEADS[head]
+    measured = EPOCHS if options.in_full and not options.quick else 2 if options.quick else measured
+    cached = run_ours(options, [*flags, "--cache", "auto"], measured, options.states)
+    # The second head finds the states of the first; what making them took belongs to its run as well.
+    if len(first_passes) < turn:
+        first_passes.append(cached["cache_runtime"])
+    yield "cached", cached | {"total": cached["total"] + first_passes[-1]}
+    live = run_ours(options, [*flags, "--cache", "off"], 2)
+    yield "live", live
+    stock, clips = run_stock(options, with_rnn), live["clips"]
+    an_epoch = clips["train"] * stock["training_a_clip"] + clips["validation"] * stock["predicting_a_clip"]
+    yield "stock", stock | {"total": EPOCHS * an_epoch}
 
 
 def warm_up(options):
@@ -49,7 +58,8 @@ def warm_up(options):
 
 def run_ours(options, flags, epochs, cache=None):
     limits = ["--num_train_epochs", epochs, "--eval_strategy", "epoch", *bounds(options)]
-    return ours.train([*recipe(options), *limits, *flags], cache) | {"measured": epochs}
+    result = ours.train([*recipe(options), *limits, *flags], cache)
+    return result | {"measured": epochs, "total": result["train_runtime"] * EPOCHS / epochs}
 
 
 def recipe(options):
@@ -74,13 +84,3 @@ def run_stock(options, with_rnn):
     labels = [int(path.name.split("-")[1]) - 1 for path in paths]
     files = [str(path) for path in paths]
     return peers.frozen_whisper(options.whisper, files, labels, NUM_CLASSES, with_rnn, min(BATCH_SIZE, wanted))
-
-
-def summarise(arms, first_pass):
-    """Add to each arm the seconds of all 20 epochs, each with its validation, and what is extrapolated."""
-    for name in ("cached", "live"):
-        arm = arms[name]
-        arm["total"] = arm["train_runtime"] * EPOCHS / arm["measured"] + (first_pass if name == "cached" else 0)
-    stock, clips = arms["stock"], arms["live"]["clips"]
-    an_epoch = clips["train"] * stock["training_a_clip"] + clips["validation"] * stock["predicting_a_clip"]
-    stock["total"] = EPOCHS * an_epoch

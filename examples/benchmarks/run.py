@@ -30,12 +30,12 @@ from clock import describe_machine
 from frozen import frozen
 
 SECTIONS = {
-    # First, as users predict in processes that have not trained; memory that training leaves helps the padded batches.
+    # First, as users start in a new process: memory that fine-tuning leaves helps large padded batches alone.
     "prediction": prediction.prediction,
+    "frozen": frozen,
     "large": functools.partial(sections.fine_tuning, "LARGE"),
     "base": functools.partial(sections.fine_tuning, "BASE"),
     "memory": sections.memory,
-    "frozen": frozen,
     "loss": sections.whole_batch_loss,
     "data": data_path.cost_against_size,
     "scores": scores.scores,
