@@ -161,7 +161,8 @@ def test_emogator_has_all_arms_of_the_frozen_recipe_and_of_the_scores(emogator_d
     assert all(float(row[2]) > 0 for row in rows)
     # A clip of 1 to 2 s against one padded to 30 s: any sane measurement shows it.
     assert all(float(row[6].removesuffix("x")) > 3 for row in rows if row[1] != "stock, 30 s")
-    arms = ["our defaults", "--cache_dtype float16", "--cache_dtype bfloat16", "--precision bf16", "--length_pool 1"]
+    arms = ["our defaults", "--cache_dtype float16", "--cache_dtype bfloat16"]
+    arms += ["--precision bf16", "--optim adamw_torch", "--length_pool 1"]
     assert [row[0] for row in rows_under(page, "### EmoGator")] == arms
     live = rows_under(page, "### EmoGator, states computed in every step")[1]
     assert live[0] == "--cache off"

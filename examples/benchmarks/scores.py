@@ -25,6 +25,7 @@ EMOGATOR = {
     "--cache_dtype float16": Arm(["--cache_dtype", "float16"]),
     "--cache_dtype bfloat16": Arm(["--cache_dtype", "bfloat16"]),
     "--precision bf16": Arm(["--precision", "bf16"], seeds=MANY_SEEDS),
+    "--optim adamw_torch": Arm(["--optim", "adamw_torch"], seeds=MANY_SEEDS),
     "--length_pool 1": Arm(["--length_pool", 1], seeds=MANY_SEEDS),
 }
 LIVE = {
