@@ -221,8 +221,9 @@ def test_differences_come_with_their_standard_error(load):
     section = {"demo": {"facts": {"epochs": 16}, "arms": arms}}
     first, second = rows_under(load("report.scores").scores({"scores": section}), "### Demo corpus")
     assert first[:5] == ["first", "3", f"{0.72667:.4f}", f"{stats.sem(values['first']):.4f}", ""]
-    t, _ = stats.ttest_ind(values["second"], values["first"], equal_var=False)
-    assert second[4:] == [f"+0.0033 ({abs(t):.1f})", "6.0e-02", "", "3.0"]
+    apart, _ = stats.ttest_ind(values["second"], values["first"], equal_var=False)
+    by_seed, _ = stats.ttest_rel(values["second"], values["first"])
+    assert second[4:] == [f"+0.0033 ({abs(apart):.1f}; {abs(by_seed):.1f})", "6.0e-02", "", "3.0"]
 
 
 def test_recall_by_contributor_is_that_of_sklearn(load):

@@ -11,7 +11,7 @@ import ours
 import pandas as pd
 
 SEEDS = (1, 2, 3)
-# What moves scores by chance takes more of them to tell from what moves them at all.
+# It takes more of them to tell a small effect from chance.
 MANY_SEEDS = tuple(range(1, 11))
 
 
@@ -66,6 +66,7 @@ class Comparison:
                 run |= {"claims_same_bytes": claims(arm), "same_bytes": predictions == first[seed]}
                 run |= {"by_contributor": uar_by_contributor(table)} if by_contributor else {}
                 found["arms"].setdefault(arm_name, []).append(run)
+                found["facts"]["test_clips"] = len(table)
                 self.save()
 
 

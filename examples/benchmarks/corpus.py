@@ -57,7 +57,7 @@ class Corpus:
             "clips": len(self.paths),
             "seconds": float(self.seconds.sum()),
             "batch_size": batch_size,
-            "padding_sorted": padding(ours, batch_size),
+            "padding_ours": padding(ours, batch_size),
             "padding_random": float(np.mean(shuffled)),
         }
 

@@ -27,8 +27,8 @@ def frozen(options, section, save):
     for turn in range(1, options.rounds + 1):
         shutil.rmtree(options.states, ignore_errors=True)
         for head, arms in section["heads"].items():
-            options.say(f"round {turn}: frozen, {head}")
             for name, result in run_arms(options, head, section["first_pass"], turn):
+                options.say(f"round {turn}: frozen, {head}: {name} was timed")
                 arms.setdefault(name, []).append(result)
                 save()
     return None
@@ -37,7 +37,7 @@ def frozen(options, section, save):
 def run_arms(options, head, first_passes, turn):
     """Yield each arm's name and result; its `total` are the seconds of all 20 epochs, each with its validation."""
     flags, with_rnn, measured = HEADS[head]
-    measured = EPOCHS if options.in_full and not options.quick else 2 if options.quick else measured
+    measured = 2 if options.quick else EPOCHS if options.in_full else measured
     cached = run_ours(options, [*flags, "--cache", "auto"], measured, options.states)
     # The second head finds the states of the first; what making them took belongs to its run as well.
     if len(first_passes) < turn:

@@ -1,6 +1,6 @@
 """Time avb_hf beside what a user would write without it: `python examples/benchmarks/run.py`.
 
-All arms run in one process by turns, on the same clips, with the same head, number of updates and threads. Results go
+Timed arms run in one process by turns, on the same clips, with the same head, number of updates and threads. Results go
 to `benchmarks.json` as soon as they are there, and `benchmarks.md` is made of it. A section that is not run, or cannot
 be run here, keeps what the file holds of it; one that fails leaves what it has, and the command fails when all others
 are done.

@@ -11,14 +11,15 @@ from report.scores import scores
 COMMAND = "python examples/benchmarks/run.py"
 INTRODUCTION = f"""# Benchmarks
 
-Made by `{COMMAND}`; every number is of the machine that stands under its heading. Arms run in
-one process by turns (A B A B), on the same clips, with the same head, the same number of updates and the same threads;
-numbers are medians over rounds; processors that only emulate bf16 run no arms in it. *Stock* is a complete script as
-people write it (`peers.py`): transformers' Trainer and its default optimizer, the whole `Wav2Vec2Model` with
-`output_hidden_states=True`, of which the head reads `hidden_states[12]`, `Wav2Vec2FeatureExtractor` with attention
-mask, random batches, every clip decoded by soundfile in every epoch, layerdrop and SpecAugment off, the head in
-float32. It gets one untimed update first. *Ours* is `avb train`; its first epoch is told apart, with the seconds that
-filling the cache and timing two precisions took before it.
+Made by `{COMMAND}`; every number is of the machine that stands under its heading. Timed arms
+run in one process by turns (A B A B), on the same clips, with the same head, the same number of updates and the same
+threads, prediction and the frozen backbone before fine-tuning, behind which memory lies ready for stock's long inputs
+and large batches; numbers are medians over rounds; processors that only emulate bf16 run no arms in it. *Stock* is a
+complete script as people write it (`peers.py`): transformers' Trainer and its default optimizer, the whole
+`Wav2Vec2Model` with `output_hidden_states=True`, of which the head reads `hidden_states[12]`,
+`Wav2Vec2FeatureExtractor` with attention mask, random batches, every clip decoded by soundfile in every epoch,
+layerdrop and SpecAugment off, the head in float32. It gets one untimed update first. *Ours* is `avb train`; its first
+epoch is told apart, with the seconds that filling the cache and timing two precisions took before it.
 """
 # Section: (heading, what writes it from all results).
 WRITERS = {
@@ -32,6 +33,8 @@ WRITERS = {
     "scores": ("Scores", scores),
     "gpu": ("GPU", gpu),
 }
+# Sections whose arms run as often as there are rounds.
+BY_TURNS = ("large", "base", "frozen", "loss", "prediction", "gpu")
 
 
 def page(results):
@@ -43,17 +46,17 @@ def page(results):
             quick = "**A smoke test of tiny backbones: the numbers mean nothing.**\n\n" if section["quick"] else ""
             failed = f"**Failed: {section['error']}**\n\n" if "error" in section else ""
             text = section.get("note") or write(results)
-            parts.append(f"## {title}\n\n{quick}{machine(section)}\n\n{failed}{text}")
+            parts.append(f"## {title}\n\n{quick}{machine(name, section)}\n\n{failed}{text}")
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
-def machine(section):
+def machine(name, section):
     facts = section["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     gpu_name = f"{facts['gpu']}; " if facts["gpu"] else ""
-    rounds = f"{section['rounds']} round{'s' if section['rounds'] > 1 else ''}"
+    rounds = f", {section['rounds']} round{'s' if section['rounds'] > 1 else ''}" if name in BY_TURNS else ""
     took = f", {section['took'] / 60:.1f} min" if "took" in section else ", not finished"
     return (
         f"{gpu_name}{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads, load before "
-        f"{facts['load_before']}; {versions}; {facts['date']}, {rounds}{took}."
+        f"{facts['load_before']}; {versions}; {facts['date']}{rounds}{took}."
     )

@@ -75,8 +75,7 @@ def errors(found):
 def describe(corpus):
     return (
         f"{corpus['clips']} clips, {corpus['seconds']:.1f} s, batches of {corpus['batch_size']}. Padding: "
-        f"{corpus['padding_random']:.0%} of random batches, {corpus['padding_sorted']:.0%} of batches sorted by length "
-        "as ours."
+        f"{corpus['padding_random']:.0%} of random batches, {corpus['padding_ours']:.0%} of ours."
     )
 
 
