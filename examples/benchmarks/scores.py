@@ -69,8 +69,8 @@ def on_demo(options, comparison, folder):
     recipe = ["quickstart", "--freeze", "feature_encoder", *bounds, "--num_train_epochs", facts["epochs"], *PLAIN]
     speed_ups = on_this_processor(SPEED_UPS, options)
     all_flags = [flag for arm in speed_ups.values() for flag in arm.flags]
-    none, every = (Arm(flags, seeds=MANY_SEEDS) for flags in ([], all_flags))
-    comparison.compare("demo", facts, recipe, {"none of them": none, **speed_ups, "all of them": every}, cache)
+    arms = {"none of them": Arm(seeds=MANY_SEEDS), **speed_ups, "all of them": Arm(all_flags, seeds=MANY_SEEDS)}
+    comparison.compare("demo", facts, recipe, arms, cache)
 
     options.say("depths of demo: training a backbone of 12 blocks")
     facts = {"pretraining_epochs": epochs(options, RECIPE_EPOCHS), "epochs": epochs(options, DEMO_DEPTH_EPOCHS)}

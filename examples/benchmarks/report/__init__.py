@@ -52,7 +52,7 @@ def page(results):
 
 def machine(name, section):
     facts = section["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
     gpu_name = f"{facts['gpu']}; " if facts["gpu"] else ""
     rounds = f", {section['rounds']} round{'s' if section['rounds'] > 1 else ''}" if name in BY_TURNS else ""
     took = f", {section['took'] / 60:.1f} min" if "took" in section else ", not finished"

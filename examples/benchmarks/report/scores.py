@@ -11,8 +11,8 @@ INTRODUCTION = (
     "Test scores of the last epoch, so that no choice among epochs blurs them, as mean over seeds with its standard "
     "error. Differences of an arm are from the first one at the same seeds, in brackets in units of the standard error "
     "of two independent means and, behind it, of the differences seed by seed; where chance alone moves scores a third "
-    "of them is above 1. *Same bytes* stands where a speed-up claims to "
-    "change nothing at all: each `predictions.csv` is the first arm's.\n\n"
+    "of them is above 1. *Same bytes* stands where a speed-up claims to change nothing at all: each `predictions.csv` "
+    "is the first arm's.\n\n"
 )
 ARMS = {
     "demo": (
