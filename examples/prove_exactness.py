@@ -118,11 +118,13 @@ CUTS = {
 
 
 def launch(processes, *words):
-    """Run this file as worker in one or two processes and return the exit code and what it wrote."""
+    """Run this file as worker in one or two processes and return the exit code and what these wrote."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [sys.executable, *(torchrun if processes > 1 else []), __file__, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return done.returncode, done.stdout + done.stderr
+    launchers = "Traceback (most recent call last):"  # torchrun's own is the last one
+    written = done.stderr.rpartition(launchers)[0] if processes > 1 and done.returncode else done.stderr
+    return done.returncode, done.stdout + written
 
 
 def train(folder, setting, fault="none", *more):

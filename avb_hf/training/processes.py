@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -23,10 +24,15 @@ class BadBatchError(ValueError):
 
 
 def leave() -> None:
-    """Wait for the other processes and take leave of them; threads that still listen to them would end with a crash."""
+    """Wait for the other processes and take leave of them.
+
+    Threads that still listen to them may crash a Python that ends (SIGABRT). They live as long as a model that was
+    wrapped for several processes, which lies in a cycle with its trainer: hence the garbage collection.
+    """
     if num_processes() > 1:
         dist.barrier()
         dist.destroy_process_group()
+        gc.collect()
 
 
 def of_all_processes(mine: Any) -> list[Any]:

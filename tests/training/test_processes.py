@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 from functools import cached_property
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from avb_hf.training.finite import FiniteGradients, NonFiniteGradientError
 from avb_hf.training.processes import (
     BadBatchError,
+    leave,
     on_first,
     raise_everywhere,
     require_same_everywhere,
@@ -91,6 +94,21 @@ def check_gradients(rank):
     return message_of(NonFiniteGradientError, lambda: guard.on_pre_optimizer_step(ALONE, state, None))
 
 
+def threads_that_listen():
+    return sum(name.read_text().startswith(("gloo", "pt_gloo")) for name in Path("/proc/self/task").glob("*/comm"))
+
+
+def threads_before_and_after_leaving():
+    wrapped = DistributedDataParallel(torch.nn.Linear(2, 2))
+    trainer = SimpleNamespace(model=wrapped)
+    wrapped.trainer = trainer
+    wrapped(torch.ones(2, 2)).sum().backward()
+    del wrapped, trainer
+    before = threads_that_listen()
+    leave()
+    return before > 0, threads_that_listen()
+
+
 def be_one_of_two(folder):
     dist.init_process_group("gloo")
     rank = dist.get_rank()
@@ -102,10 +120,10 @@ def be_one_of_two(folder):
         "bad": message_of(BadBatchError, lambda: raise_everywhere("step 2: clip 7" if rank == 1 else None, cpu)),
         "stop": stopping_steps(rank),
         "gradient": check_gradients(rank),
+        "threads": threads_before_and_after_leaving(),
     }
     with open(f"{folder}/{rank}.json", "w") as file:
         json.dump(facts, file)
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
@@ -122,6 +140,7 @@ def test_two_processes_agree(tmp_path):
     assert first["stop"] == [[False, True, True, True], "SIGTERM: stopped and saved after step 2"]
     assert first["gradient"].startswith("step 5: a gradient is not finite")
     assert "clip0, clip1" in first["gradient"]
+    assert first["threads"] == [True, 0]
 
 
 if __name__ == "__main__":
