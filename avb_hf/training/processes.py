@@ -26,13 +26,17 @@ class BadBatchError(ValueError):
 def leave() -> None:
     """Wait for the other processes and take leave of them.
 
-    Threads that still listen to them may crash a Python that ends (SIGABRT). They live as long as a model that was
-    wrapped for several processes, which lies in a cycle with its trainer: hence the garbage collection.
+    Threads that exchange tensors crash a Python that ends before them (SIGABRT). They live as long as a model that was
+    wrapped for several processes, which lies in a cycle with its trainer, hence the garbage collection. As they need
+    Python to let go of their tensors, the last to hold the group must be Python, which waits for them; the wrapped
+    model would wait and let Python do nothing.
     """
     if num_processes() > 1:
         dist.barrier()
+        group = dist.group.WORLD
         dist.destroy_process_group()
         gc.collect()
+        del group
 
 
 def of_all_processes(mine: Any) -> list[Any]:
