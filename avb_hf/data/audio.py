@@ -7,8 +7,8 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -50,8 +50,7 @@ class AudioFileError(ValueError):
         return f"File_ID {self.file_id} ({self.path}): {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
-class AudioHeader:
+class AudioHeader(NamedTuple):
     """What an audio file says about itself.
 
     Attributes:

@@ -47,7 +47,10 @@ def row_path(file: str | Path, number: int) -> str:
 
 def find_row(path: str | Path) -> ParquetRow | None:
     """Return the row of a Parquet file that a path names; None if it names a file of its own, be it there or not."""
-    file, name = os.path.split(os.fspath(path))
+    text = os.fspath(path)
+    if not text[-1:].isdecimal():  # of nearly all paths that is all there is to ask
+        return None
+    file, name = os.path.split(text)
     is_row = file.lower().endswith(PARQUET_SUFFIX) and name.isdecimal() and os.path.isfile(file)
     return ParquetRow(file, int(name)) if is_row else None
 

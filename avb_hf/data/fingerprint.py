@@ -6,6 +6,7 @@ import numpy as np
 from datasets import DatasetDict
 
 from avb_hf.data.contents import file_stamp
+from avb_hf.data.tables import as_texts
 
 
 def fingerprint(splits: DatasetDict) -> dict[str, str]:
@@ -21,9 +22,10 @@ def fingerprint(splits: DatasetDict) -> dict[str, str]:
     """
     digests = {}
     for name, split in splits.items():
-        columns = split.with_format("numpy", columns=["file_id", "labels", "duration", "path"])[:]
-        digest = hashlib.sha256("\0".join(columns["file_id"]).encode())
-        sizes = [file_stamp(path)[0] for path in columns["path"]]
+        texts = split.with_format("arrow", columns=["file_id", "path"])[:]
+        columns = split.with_format("numpy", columns=["labels", "duration"])[:]
+        digest = hashlib.sha256("\0".join(as_texts(texts["file_id"])).encode())
+        sizes = [file_stamp(path)[0] for path in as_texts(texts["path"])]
         for numbers in (columns["labels"], columns["duration"], sizes):
             digest.update(np.ascontiguousarray(numbers, dtype="<f8").data)
         digests[name] = digest.hexdigest()

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -38,8 +38,7 @@ ADVICE = {"too_long": "; raise --max_duration or choose --long_clips crop"}
 HeaderReader = Callable[[str, str], AudioHeader]
 
 
-@dataclass(frozen=True, slots=True)
-class ClipAudio:
+class ClipAudio(NamedTuple):
     """What one clip's file holds.
 
     Attributes:

@@ -27,28 +27,41 @@ def corpus_folder(args: DataArguments) -> Path:
 
 
 class LinkFollower:
-    """Follows symbolic links of many files, those of a folder once; links must not change while it is in use."""
+    """Follows symbolic links of many files, and looks at a folder once; links must not change while it is in use."""
 
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
+        self._no_links: dict[str, frozenset[str]] = {}
 
     def follow(self, path: str | Path) -> str:
         """Return the absolute path that is left when all symbolic links are followed."""
         text = os.fspath(path)
         folder, separator, name = text.rpartition(os.sep)
-        if name in ("", ".", "..") or os.path.islink(text):
-            return os.path.realpath(text)
-        return self._follow_folder(folder + separator) + name
+        folder += separator
+        if folder not in self._no_links:
+            self._no_links[folder] = _names_of_no_links(folder)
+        # A name that the folder does not list may still be one of its files, in other letters.
+        if name in self._no_links[folder] or not (name in ("", ".", "..") or os.path.islink(text)):
+            return self._follow_folder(folder) + name
+        return os.path.realpath(text)
 
     def is_inside(self, path: str | Path, folder: str | Path) -> bool:
         """Whether a file, symbolic links followed, is inside a folder."""
-        return os.path.join(self.follow(path), "").startswith(self._follow_folder(os.fspath(folder)))
+        return (self.follow(path) + os.sep).startswith(self._follow_folder(os.fspath(folder)))
 
     def _follow_folder(self, folder: str) -> str:
         """Return the folder's own path with a separator at its end."""
         if folder not in self._folders:
             self._folders[folder] = os.path.join(os.path.realpath(folder), "")
         return self._folders[folder]
+
+
+def _names_of_no_links(folder: str) -> frozenset[str]:
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            return frozenset(entry.name for entry in entries if not entry.is_symlink())
+    except OSError:  # the file will be missed when it is read
+        return frozenset()
 
 
 def find_orphans(listing: Listing) -> list[Path]:

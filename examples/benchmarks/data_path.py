@@ -111,11 +111,9 @@ def measure(folder):
     loaded = resident()
     splits = seconds("subsample", subsample, splits, None, None, 0)
     seconds("fingerprint", fingerprint, splits)
+    seconds("describe_audio", describe_audio, splits)
     seconds("require_samples", require_samples, splits, 400)
     splits = splits.with_transform(ClipReader(args))
-    for _ in ("the plan", "the record"):
-        seconds("describe_audio", describe_audio, splits)
-    seconds("fingerprint", fingerprint, splits)  # for the record
     durations = seconds("durations", lambda: splits["train"].with_format(None)["duration"][:])
     collator = VocalBurstCollator(VocalBurstFeatureExtractor(), task)
     batches = iter(EpochDataLoader(splits["train"], batch_sampler=order_of(durations), collate_fn=collator))

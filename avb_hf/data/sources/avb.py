@@ -114,8 +114,9 @@ def _index_audio(folder: Path) -> dict[str, list[str]]:
     for parent in sorted(path for path in (folder / "audio").glob("*") if path.is_dir()):
         with os.scandir(parent) as entries:  # it knows without a further call which entries are files
             names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_file(entry))
+        prefix = os.path.join(parent, "")
         for name in names:
-            index[os.path.splitext(name)[0]].append(os.path.join(parent, name))
+            index[os.path.splitext(name)[0]].append(prefix + name)
     return index
 
 
