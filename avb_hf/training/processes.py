@@ -24,12 +24,12 @@ class BadBatchError(ValueError):
 
 
 def leave() -> None:
-    """Wait for the other processes and take leave of them.
+    """Wait for the other processes and take leave of them, so that Python can end.
 
-    Threads that exchange tensors crash a Python that ends before them (SIGABRT). They live as long as a model that was
-    wrapped for several processes, which lies in a cycle with its trainer, hence the garbage collection. As they need
-    Python to let go of their tensors, the last to hold the group must be Python, which waits for them; the wrapped
-    model would wait and let Python do nothing.
+    The threads that exchange tensors need a running Python to let go of them, and crash one that ends (SIGABRT). They
+    live as long as a model that was wrapped for several processes, which lies in a cycle with its trainer: hence the
+    garbage collection. The last to hold the group is a name here: if a wrapped model were, Python would be locked
+    while it waits for these threads, and they for Python.
     """
     if num_processes() > 1:
         dist.barrier()
