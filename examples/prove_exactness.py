@@ -118,12 +118,11 @@ CUTS = {
 
 
 def launch(processes, *words):
-    """Run this file as worker in one or two processes and return the exit code and what these wrote."""
+    """Run this file as worker in one or two processes; return exit code and their words, without those of torchrun."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [sys.executable, *(torchrun if processes > 1 else []), __file__, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    launchers = "Traceback (most recent call last):"  # torchrun's own is the last one
-    written = done.stderr.rpartition(launchers)[0] if processes > 1 and done.returncode else done.stderr
+    written, _, _ = done.stderr.partition('Traceback (most recent call last):\n  File "<frozen runpy>"')
     return done.returncode, done.stdout + written
 
 

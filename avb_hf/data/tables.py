@@ -120,17 +120,17 @@ def read_table(path: Path, findings: list[Finding] | None = None) -> Table:
 
 def _pack(path: Path, columns: Sequence[str], records: Iterator[_Record], misfits: list[Finding]) -> Table:
     """Collect the records that fit the header, and why the others do not."""
-    name, schema = path.name, pa.schema([(column, pa.string()) for column in columns])
+    schema = pa.schema([(column, pa.string()) for column in columns])
     places: list[str] = []
     batches = []
     while chunk := list(islice(records, _CHUNK)):
         fitting = [(place, cells) for place, cells in chunk if len(cells) == len(columns)]
         misfits += [
-            Finding("bad_row", f"{len(cells)} cells, the header has {len(columns)}", place=f"{name}, {place}")
+            Finding("bad_row", f"{len(cells)} cells, the header has {len(columns)}", place=f"{path.name}, {place}")
             for place, cells in chunk
             if len(cells) != len(columns)
         ]
-        places += [f"{name}, {place}" for place, _ in fitting]
+        places += [f"{path.name}, {place}" for place, _ in fitting]
         arrays = [pa.array([cells[index] for _, cells in fitting], pa.string()) for index in range(len(columns))]
         batches.append(pa.record_batch(arrays, schema=schema))
     return Table(path, places, pa.Table.from_batches(batches, schema))

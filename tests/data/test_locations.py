@@ -37,6 +37,13 @@ def test_links_are_followed_as_pathlib_does(tree, is_absolute):
         assert [links.follow(path) for path in paths] == [str(path.resolve()) for path in paths]
 
 
+def test_a_link_is_followed_that_its_folder_did_not_list(tree):
+    links = LinkFollower()
+    links.follow("data/a.wav")
+    Path("data/late").symlink_to("to_a")
+    assert links.follow("data/late") == str(tree / "data" / "a.wav")
+
+
 @pytest.mark.parametrize("folder", ["data", "in", ".", "data/out", "missing", "/"])
 def test_being_inside_is_what_pathlib_says(tree, folder):
     links = LinkFollower()
